@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod alert;
+pub mod chain;
 pub mod event;
 pub mod host;
 pub mod identity;
