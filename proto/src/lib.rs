@@ -1,5 +1,7 @@
 //! The wire: `tocsin/v1`, its generated code, and the conversions to and from the shared vocabulary.
 
+pub mod convert;
+
 /// Generated from `tocsin/v1/*.proto`.
 #[allow(clippy::all, missing_docs, unreachable_pub)]
 pub mod pb {

@@ -142,6 +142,9 @@ pub struct Block {
 pub struct Sealed {
     /// The samples journal is needed from here on only.
     pub samples_from: u64,
+    /// Rows up to this position in the samples journal and before `sealed_to` are in blocks.
+    pub sealed_seq: u64,
+    pub sealed_to: Timestamp,
     /// Rows up to this samples lsn have been evaluated.
     pub evaluated_through: u64,
     /// The dedup state of every samples lane.
