@@ -1,0 +1,386 @@
+//! The events journal's one writer, and the state's one owner.
+//!
+//! A thread takes commands, decides them one after the other, appends their events and applies them, makes the whole
+//! group durable with one `fdatasync`, and only then answers and shows. A refused command writes nothing. If the
+//! disk fails, nobody is answered and the collector stops: what was not durable was never said.
+//! Here is no rule of what may be decided (`state`), and nothing of who may ask (`identity`).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread;
+
+use arc_swap::ArcSwap;
+use prost::Message;
+use tocsin_proto::pb;
+use tocsin_shared::access::Role;
+use tocsin_shared::disk::Disk;
+use tocsin_shared::event::{Actor, Event, Subject};
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::log::{Log, Reader};
+use tocsin_shared::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
+use crate::clock;
+use crate::state::{Command, Defaults, Refusal, State, decide};
+
+/// Commands that wait for the writer. Beyond it callers wait: a second of work at the slowest disk we promise for.
+const QUEUE: usize = 4096;
+/// Commands in one group: bounds how long the first of them waits.
+const GROUP_MAX: usize = 512;
+/// A checkpoint each so many events: a start reads at most this many.
+const CHECKPOINT_EVERY: u64 = 100_000;
+
+/// What a command came to: its events, all durable.
+pub type Decided = Result<Vec<Event>, Refusal>;
+
+enum Job {
+    Decide { command: Command, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
+    Read(Box<dyn FnOnce(&State) + Send>),
+    Reader(oneshot::Sender<Reader>),
+    DropBefore(u64),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Who may come in now: a copy of the state's records for checks on every call.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// Unrevoked certificates by serial.
+    pub certificates: HashMap<String, (AgentId, Timestamp)>,
+    /// Unrevoked principals by the digest of their credential.
+    pub principals: HashMap<[u8; 32], (String, Role, Option<Timestamp>)>,
+}
+
+impl Registry {
+    fn of(state: &State) -> Self {
+        let certificates = state.certificates().filter(|certificate| certificate.revoked_at.is_none());
+        let principals = state.principals().filter(|principal| principal.revoked_at.is_none());
+        Self {
+            certificates: certificates.map(|c| (c.serial.clone(), (c.agent, c.not_after))).collect(),
+            principals: principals.map(|p| (p.secret_sha256, (p.name.clone(), p.role, p.expires_at))).collect(),
+        }
+    }
+
+    /// Whether a certificate of an agent may come in at `now`.
+    pub fn admits(&self, serial: &str, agent: AgentId, now: Timestamp) -> bool {
+        self.certificates.get(serial).is_some_and(|(owner, until)| *owner == agent && now < *until)
+    }
+
+    /// The principal with this credential at `now`.
+    pub fn principal(&self, digest: &[u8; 32], now: Timestamp) -> Option<(&str, Role)> {
+        let (name, role, until) = self.principals.get(digest)?;
+        until.is_none_or(|until| now < until).then_some((name.as_str(), *role))
+    }
+}
+
+/// A handle to the ledger; cloning is cheap.
+#[derive(Clone)]
+pub struct Ledger {
+    jobs: mpsc::Sender<Job>,
+    head: watch::Receiver<u64>,
+    registry: watch::Receiver<Arc<Registry>>,
+    current: Arc<ArcSwap<Registry>>,
+    next_due: Arc<AtomicI64>,
+}
+
+impl Ledger {
+    /// Submits a command and waits until it is durable or refused.
+    pub async fn submit(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Decide { command, actor, reply: Some(reply) };
+        self.jobs.send(job).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Submits a command from a thread, without waiting for its answer; waits for room in the queue.
+    pub fn post_blocking(&self, command: Command, actor: Actor) -> Result<(), Stopping> {
+        self.jobs.blocking_send(Job::Decide { command, actor, reply: None }).map_err(|_| Stopping)
+    }
+
+    /// Like `submit`, from a thread.
+    pub fn submit_blocking(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Decide { command, actor, reply: Some(reply) };
+        self.jobs.blocking_send(job).map_err(|_| Stopping)?;
+        answer.blocking_recv().map_err(|_| Stopping)
+    }
+
+    /// Reads the durable state; `read` runs on the ledger's thread and must be short.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Read(Box::new(move |state| drop(reply.send(read(state)))));
+        self.jobs.send(job).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// A reader of the events journal, at its first record.
+    pub async fn reader(&self) -> Result<Reader, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Reader(reply)).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// The last durable event's seq, and a way to wait for the next.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.clone()
+    }
+
+    /// Who may come in now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.current.load_full()
+    }
+
+    /// Changes of who may come in.
+    pub fn registry_changes(&self) -> watch::Receiver<Arc<Registry>> {
+        self.registry.clone()
+    }
+
+    /// When a `Tick` next has something to do.
+    pub fn next_due(&self) -> Timestamp {
+        Timestamp::from_millis(self.next_due.load(Ordering::Relaxed))
+    }
+
+    /// Drops whole segments of events that a checkpoint covers and that are older than `seq`.
+    pub async fn drop_before(&self, seq: u64) -> Result<(), Stopping> {
+        self.jobs.send(Job::DropBefore(seq)).await.map_err(|_| Stopping)
+    }
+
+    /// Writes a checkpoint and ends the thread, after everything submitted before.
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::Stop(reply)).await.is_ok() {
+            answer.await.ok(); // An error means that it has ended already.
+        }
+    }
+}
+
+/// A journal and the state it folds to, before its thread runs.
+pub struct Opened {
+    state: State,
+    log: Log,
+    disk: Arc<dyn Disk>,
+    checkpoints: PathBuf,
+    checkpoint_seq: u64,
+    /// What was found and is worth telling people.
+    pub problems: Vec<String>,
+}
+
+/// Opens the events journal under `dir` and folds it: the newest checkpoint, then the events after it.
+pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
+    let checkpoints = dir.join("checkpoints");
+    let (mut state, mut problems) = checkpoint::read(&*disk, &checkpoints)?;
+    let checkpoint_seq = state.last_seq();
+    let (log, recovery) = Log::open(disk.clone(), &dir.join("events"), EVENTS_FORMAT, EVENTS_SEGMENT)?;
+    problems.extend(recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
+        format!("events {} to {} of the journal are damaged: restore them from a backup", lost.first, lost.last)
+    }));
+    let first = log.segments().first().map_or(log.next_seq(), |segment| segment.first_seq);
+    if first > checkpoint_seq + 1 {
+        return Err(JournalError::Hole { first, last: checkpoint_seq });
+    }
+    let mut reader = log.reader();
+    reader.seek(checkpoint_seq + 1)?;
+    while let Some(entry) = reader.next()? {
+        state.apply(&decode(&entry.payload, entry.seq)?);
+    }
+    Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, problems })
+}
+
+impl Opened {
+    /// The state that was found.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Starts the thread. `fatal` is told why it ended, if the disk failed it; `stop` is cancelled then.
+    pub fn start(self, defaults: Defaults, fatal: Fatal) -> Ledger {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let registry = Arc::new(Registry::of(&self.state));
+        let (head_out, head) = watch::channel(self.log.durable_seq());
+        let (registry_out, registry_in) = watch::channel(registry.clone());
+        let current = Arc::new(ArcSwap::new(registry));
+        let next_due = Arc::new(AtomicI64::new(due(&self.state)));
+        let ledger = Ledger { jobs, head, registry: registry_in, current: current.clone(), next_due: next_due.clone() };
+        let writer = Writer {
+            state: self.state,
+            log: self.log,
+            disk: self.disk,
+            checkpoints: self.checkpoints,
+            checkpoint_seq: self.checkpoint_seq,
+            defaults,
+            head: head_out,
+            registry: registry_out,
+            current,
+            next_due,
+        };
+        thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || fatal.guard("events journal", || writer.run(queue)))
+            .expect("a thread can be started at the start of the process");
+        ledger
+    }
+}
+
+/// Where a part reports that it can't go on; the first report stops the collector.
+#[derive(Clone)]
+pub struct Fatal {
+    pub stop: CancellationToken,
+    pub why: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+impl Fatal {
+    /// A report card that cancels `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, why: Arc::default() }
+    }
+
+    /// Runs a part; an error or a panic of it stops the collector.
+    pub fn guard<E: std::fmt::Display>(&self, part: &str, run: impl FnOnce() -> Result<(), E>) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        let why = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("{part}: {error}"),
+            Err(_) => format!("{part}: it panicked; the log has the place"),
+        };
+        self.report(why);
+    }
+
+    /// Stops the collector; the first reason is kept.
+    pub fn report(&self, why: String) {
+        tracing::error!("{why}: stopping");
+        let mut slot = self.why.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        slot.get_or_insert(why);
+        self.stop.cancel();
+    }
+
+    /// Why the collector stopped, if something failed.
+    pub fn reason(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+}
+
+struct Writer {
+    state: State,
+    log: Log,
+    disk: Arc<dyn Disk>,
+    checkpoints: PathBuf,
+    checkpoint_seq: u64,
+    defaults: Defaults,
+    head: watch::Sender<u64>,
+    registry: watch::Sender<Arc<Registry>>,
+    current: Arc<ArcSwap<Registry>>,
+    next_due: Arc<AtomicI64>,
+}
+
+/// What waits for the group to be durable.
+enum Waiting {
+    Answer(oneshot::Sender<Decided>, Decided),
+    Read(Box<dyn FnOnce(&State) + Send>),
+    Reader(oneshot::Sender<Reader>),
+}
+
+impl Writer {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        loop {
+            if queue.blocking_recv_many(&mut group, GROUP_MAX) == 0 {
+                return self.checkpoint();
+            }
+            let (mut waiting, mut stop, mut who_changed) = (Vec::with_capacity(group.len()), None, false);
+            for job in group.drain(..) {
+                match job {
+                    Job::Decide { command, actor, reply } => {
+                        let decided = self.decide(&command, &actor)?;
+                        who_changed |= decided.iter().flatten().any(changes_who);
+                        if let Err(refusal) = &decided {
+                            tracing::debug!(%actor, %refusal, "refused");
+                        }
+                        if let Some(reply) = reply {
+                            waiting.push(Waiting::Answer(reply, decided));
+                        }
+                    }
+                    Job::Read(read) => waiting.push(Waiting::Read(read)),
+                    Job::Reader(reply) => waiting.push(Waiting::Reader(reply)),
+                    Job::DropBefore(seq) => drop(self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?),
+                    Job::Stop(reply) => stop = Some(reply),
+                }
+            }
+            self.settle(waiting, who_changed)?;
+            if let Some(reply) = stop {
+                self.checkpoint()?;
+                reply.send(()).ok(); // Whoever asked may have left.
+                return Ok(());
+            }
+            if self.state.last_seq() >= self.checkpoint_seq + CHECKPOINT_EVERY {
+                self.checkpoint()?;
+            }
+        }
+    }
+
+    /// Decides one command and takes its events into the log's buffer and the state.
+    fn decide(&mut self, command: &Command, actor: &Actor) -> Result<Decided, JournalError> {
+        let now = clock::now();
+        let drafts = match decide(&self.state, command, actor, now, &self.defaults) {
+            Ok(drafts) => drafts,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let first = self.log.next_seq();
+        let mut events = Vec::with_capacity(drafts.len());
+        for (index, draft) in drafts.into_iter().enumerate() {
+            let event = draft.into_event(first, index, now);
+            self.log.append(0, &pb::Event::from(&event).encode_to_vec())?;
+            self.state.apply(&event);
+            events.push(event);
+        }
+        Ok(Ok(events))
+    }
+
+    /// Makes the group durable, then shows it.
+    fn settle(&mut self, waiting: Vec<Waiting>, who_changed: bool) -> Result<(), JournalError> {
+        let durable = self.log.sync()?;
+        if who_changed {
+            let registry = Arc::new(Registry::of(&self.state));
+            self.current.store(registry.clone());
+            self.registry.send_replace(registry);
+        }
+        self.next_due.store(due(&self.state), Ordering::Relaxed);
+        self.head.send_if_modified(|head| std::mem::replace(head, durable) != durable);
+        for waiting in waiting {
+            match waiting {
+                Waiting::Answer(reply, decided) => drop(reply.send(decided)), // Whoever asked may have left.
+                Waiting::Read(read) => read(&self.state),
+                Waiting::Reader(reply) => drop(reply.send(self.log.reader())),
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), JournalError> {
+        if self.state.last_seq() > self.checkpoint_seq {
+            checkpoint::write(&*self.disk, &self.checkpoints, &self.state)?;
+            self.checkpoint_seq = self.state.last_seq();
+        }
+        Ok(())
+    }
+}
+
+fn due(state: &State) -> i64 {
+    state.next_due().unwrap_or(Timestamp::MAX).as_millis()
+}
+
+fn changes_who(event: &Event) -> bool {
+    matches!(event.subject, Subject::Certificate(_) | Subject::Principal(_))
+}
+
+/// An event from the journal's bytes.
+pub fn decode(payload: &[u8], seq: u64) -> Result<Event, JournalError> {
+    let failed = |why: String| JournalError::Event { seq, why };
+    let event = pb::Event::decode(payload).map_err(|error| failed(error.to_string()))?;
+    Event::try_from(event).map_err(|error| failed(error.to_string()))
+}
