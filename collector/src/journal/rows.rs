@@ -149,9 +149,9 @@ impl Rows {
         self.send(Job::Gap { agent, epoch, first, last }).await
     }
 
-    /// Keeps what recording rules gave; from a thread.
-    pub fn derived_blocking(&self, values: Vec<Derived>) -> Result<(), Stopping> {
-        self.0.blocking_send(Job::Derived(values)).map_err(|_| Stopping)
+    /// Keeps what recording rules gave; false when the queue is full. It never waits: the writer waits for evaluation.
+    pub fn derived(&self, values: Vec<Derived>) -> bool {
+        self.0.try_send(Job::Derived(values)).is_ok()
     }
 
     /// Where the writer stands.

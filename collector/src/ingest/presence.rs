@@ -1,0 +1,156 @@
+//! Who is heard: sessions by agent, the last sign of life of each, and who has been silent for too long.
+//!
+//! Measured on the monotonic clock. After a start every host gets a grace of two more heartbeats: the collector was
+//! blind, and its own silence is nobody's fault.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// Missed heartbeats after which a host is unreachable.
+const MISSED: u32 = 3;
+/// What a host gets on top after the collector's own start.
+const GRACE: u32 = 2;
+
+/// Signs of life, by agent.
+#[derive(Debug)]
+pub struct Presence {
+    heartbeat: Duration,
+    heard: Mutex<HashMap<AgentId, Heard>>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    deadline: Instant,
+    at: Option<Timestamp>,
+    session: Option<(u64, CancellationToken)>,
+    /// Whether its silence has been told.
+    told: bool,
+}
+
+impl Presence {
+    /// Nobody was heard yet; these hosts were online when the collector stopped.
+    pub fn new(heartbeat: Duration, online: impl IntoIterator<Item = AgentId>, now: Instant) -> Self {
+        let deadline = now + heartbeat * (MISSED + GRACE);
+        let heard = |agent| (agent, Heard { deadline, at: None, session: None, told: false });
+        Self { heartbeat, heard: Mutex::new(online.into_iter().map(heard).collect()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often agents send.
+    pub fn heartbeat(&self) -> Duration {
+        self.heartbeat
+    }
+
+    /// A new session of an agent; an older one is ended.
+    pub fn begin(&self, agent: AgentId, session: u64, end: CancellationToken, now: Instant, at: Timestamp) {
+        let deadline = now + self.heartbeat * MISSED;
+        let heard = Heard { deadline, at: Some(at), session: Some((session, end)), told: false };
+        if let Some((_, older)) = self.lock().insert(agent, heard).and_then(|heard| heard.session) {
+            older.cancel();
+        }
+    }
+
+    /// A sign of life in a session; whether the host had been told silent before.
+    pub fn beat(&self, agent: AgentId, session: u64, now: Instant, at: Timestamp) -> bool {
+        match self.lock().get_mut(&agent) {
+            Some(heard) if heard.session.as_ref().is_some_and(|(known, _)| *known == session) => {
+                (heard.deadline, heard.at) = (now + self.heartbeat * MISSED, Some(at));
+                std::mem::take(&mut heard.told)
+            }
+            _ => false,
+        }
+    }
+
+    /// A session ended. The host keeps its deadline: it may come back.
+    pub fn end(&self, agent: AgentId, session: u64) {
+        if let Some(heard) = self.lock().get_mut(&agent)
+            && heard.session.as_ref().is_some_and(|(known, _)| *known == session)
+        {
+            heard.session = None;
+        }
+    }
+
+    /// Hosts that are silent for too long since the last call, and when they were heard last.
+    pub fn silent(&self, now: Instant) -> Vec<(AgentId, Option<Timestamp>)> {
+        let mut heard = self.lock();
+        let silent = heard.iter_mut().filter(|(_, heard)| !heard.told && heard.deadline <= now);
+        silent
+            .map(|(agent, heard)| {
+                heard.told = true;
+                (*agent, heard.at)
+            })
+            .collect()
+    }
+
+    /// When an agent was last heard since the start, and whether it has a session.
+    pub fn of(&self, agent: AgentId) -> (Option<Timestamp>, bool) {
+        self.lock().get(&agent).map_or((None, false), |heard| (heard.at, heard.session.is_some()))
+    }
+
+    /// Ends the sessions of an agent.
+    pub fn cut(&self, agent: AgentId) {
+        if let Some((_, session)) = self.lock().get(&agent).and_then(|heard| heard.session.as_ref()) {
+            session.cancel();
+        }
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.lock().values().filter(|heard| heard.session.is_some()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const HEARTBEAT: Duration = Duration::from_secs(5);
+    const AGENT: AgentId = AgentId(Uuid::nil());
+
+    #[test]
+    fn three_missed_heartbeats_are_silence_told_once() {
+        let (start, at) = (Instant::now(), Timestamp::from_millis(7));
+        let presence = Presence::new(HEARTBEAT, [], start);
+        presence.begin(AGENT, 1, CancellationToken::new(), start, at);
+        assert!(presence.silent(start + HEARTBEAT * 3 - Duration::from_millis(1)).is_empty());
+        assert!(!presence.beat(AGENT, 1, start + HEARTBEAT, at));
+        assert!(presence.silent(start + HEARTBEAT * 3).is_empty(), "a heartbeat moves the deadline");
+        assert_eq!(presence.silent(start + HEARTBEAT * 4), [(AGENT, Some(at))]);
+        assert!(presence.silent(start + HEARTBEAT * 9).is_empty(), "told once");
+        assert!(presence.beat(AGENT, 1, start + HEARTBEAT * 9, at), "it is back");
+    }
+
+    #[test]
+    fn a_restart_gives_two_more_heartbeats() {
+        let start = Instant::now();
+        let presence = Presence::new(HEARTBEAT, [AGENT], start);
+        assert!(presence.silent(start + HEARTBEAT * 5 - Duration::from_millis(1)).is_empty());
+        assert_eq!(presence.silent(start + HEARTBEAT * 5), [(AGENT, None)]);
+    }
+
+    #[test]
+    fn the_newest_session_wins() {
+        let (start, at) = (Instant::now(), Timestamp::from_millis(7));
+        let presence = Presence::new(HEARTBEAT, [], start);
+        let (first, second) = (CancellationToken::new(), CancellationToken::new());
+        presence.begin(AGENT, 1, first.clone(), start, at);
+        presence.begin(AGENT, 2, second.clone(), start, at);
+        assert!(first.is_cancelled() && !second.is_cancelled());
+        presence.end(AGENT, 1);
+        assert!(presence.of(AGENT).1, "the older session's end does not end the newer");
+        presence.beat(AGENT, 1, start + HEARTBEAT, at);
+        assert_eq!(presence.silent(start + HEARTBEAT * 3).len(), 1, "an old session's heartbeat does not count");
+        presence.cut(AGENT);
+        assert!(second.is_cancelled());
+    }
+}

@@ -1,0 +1,88 @@
+//! One session's rows: tables and chains, from the wire's bytes to values at event times.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tocsin_proto::pb;
+use tocsin_shared::chain::{CHAIN_ROWS_MAX, Chain};
+use tocsin_shared::time::Timestamp;
+
+use super::clock::{self, Reading};
+use super::limits;
+use crate::journal::rows::{Table, TakenRow};
+
+/// Tables of a session: the live one, one or two of the backlog, and their successors.
+const TABLES_MAX: usize = 8;
+/// Chains of a session: a live one, one of the backlog, and their successors.
+const CHAINS_MAX: usize = 4;
+
+/// How this session's clocks map to event time.
+#[derive(Clone, Debug)]
+pub(super) struct Mapping {
+    pub(super) boot_id: String,
+    pub(super) offset_ms: i64,
+    /// The last reading of the agent's clocks.
+    pub(super) reading: Reading,
+}
+
+/// What the session knows of tables and chains. Everything in it is bounded and can be sent again.
+#[derive(Default)]
+pub(super) struct SessionRows {
+    tables: VecDeque<(Arc<Table>, String)>,
+    chains: VecDeque<(u64, u64, Chain)>,
+}
+
+impl SessionRows {
+    /// Takes a table.
+    pub(super) fn table(&mut self, table: pb::SeriesTable) -> Result<(), String> {
+        let pb::SeriesTable { table_id, series, boot_id } = table;
+        let series = limits::table(series)?;
+        self.tables.retain(|(known, _)| known.id != table_id);
+        self.chains.retain(|(_, of_table, _)| *of_table != table_id);
+        if self.tables.len() >= TABLES_MAX {
+            self.tables.pop_front();
+        }
+        self.tables.push_back((Arc::new(Table { id: table_id, series }), boot_id));
+        Ok(())
+    }
+
+    /// Decodes a row. An error ends the session; the agent sends again from what was acknowledged.
+    pub(super) fn row(&mut self, row: pb::Row, mapping: &Mapping) -> Result<TakenRow, String> {
+        let pb::Row { seq, table_id, chain, index, data } = row;
+        if seq == 0 || chain == 0 || chain > seq || index >= CHAIN_ROWS_MAX {
+            return Err(format!("row {seq} has chain {chain} and index {index}"));
+        }
+        let known = self.tables.iter().find(|(table, _)| table.id == table_id);
+        let (table, boot_id) = known.ok_or_else(|| format!("row {seq} names table {table_id}, which was not sent"))?;
+        let at = self.chains.iter().position(|(id, of_table, _)| (*id, *of_table) == (chain, table_id));
+        let mut state = at
+            .and_then(|at| self.chains.remove(at))
+            .map_or_else(|| Chain::new(table.series.len()), |(_, _, state)| state);
+        state.decode(&data).map_err(|error| format!("row {seq}: {error}"))?;
+        let reading = Reading { wall: state.at(), boot_ms: state.boot_ms() };
+        let taken = TakenRow {
+            seq,
+            table: table.clone(),
+            chain,
+            index,
+            at: event_time(mapping, boot_id, reading),
+            wall: reading.wall,
+            boot_ms: reading.boot_ms,
+            values: state.values().to_vec(),
+            data: data.to_vec(),
+        };
+        if self.chains.len() >= CHAINS_MAX {
+            self.chains.pop_front();
+        }
+        self.chains.push_back((chain, table_id, state));
+        Ok(taken)
+    }
+}
+
+fn event_time(mapping: &Mapping, boot_id: &str, row: Reading) -> Timestamp {
+    if boot_id == mapping.boot_id {
+        clock::event_time(mapping.offset_ms, row)
+    } else {
+        clock::event_time_of_earlier_boot(mapping.offset_ms, mapping.reading, row.wall)
+    }
+}
