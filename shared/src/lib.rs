@@ -1,16 +1,19 @@
 //! The vocabulary both programs speak, in reading order. No protobuf, no tokio.
 
-pub mod access;
-pub mod alert;
-pub mod chain;
-pub mod event;
-pub mod host;
-pub mod identity;
-pub mod incident;
+pub mod time;
 pub mod labels;
+pub mod sample;
+pub mod identity;
+pub mod severity;
 pub mod lane;
 pub mod ranges;
+pub mod frame;
+pub mod disk;
+pub mod log;
+pub mod chain;
+pub mod host;
+pub mod alert;
+pub mod incident;
 pub mod run;
-pub mod sample;
-pub mod severity;
-pub mod time;
+pub mod access;
+pub mod event;
