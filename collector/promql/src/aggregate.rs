@@ -24,8 +24,12 @@ pub(crate) fn aggregate(
         AggregateFunction::Stddev => fold(&block, grouping, Spread::add, |spread| spread.variance().sqrt()),
         AggregateFunction::Count => fold(&block, grouping, |count, _| *count += 1.0, |count: f64| count),
         AggregateFunction::Group => fold(&block, grouping, |_: &mut (), _| (), |()| 1.0),
-        AggregateFunction::Min => fold(&block, grouping, |least, value| beat(least, value, |a, b| a < b), reached),
-        AggregateFunction::Max => fold(&block, grouping, |most, value| beat(most, value, |a, b| a > b), reached),
+        AggregateFunction::Min => {
+            fold(&block, grouping, |least, value| beat(least, value, |a, b| a < b), reached)
+        }
+        AggregateFunction::Max => {
+            fold(&block, grouping, |most, value| beat(most, value, |a, b| a > b), reached)
+        }
         AggregateFunction::Topk => rank::pick(&block, grouping, &parameter, true)?,
         AggregateFunction::Bottomk => rank::pick(&block, grouping, &parameter, false)?,
         AggregateFunction::Quantile => rank::quantiles(&block, grouping, &parameter),

@@ -80,5 +80,9 @@ pub(crate) fn with_scalar(
 
 /// Two vectors.
 pub(crate) fn vectors(node: &Binary, left: Block, right: Block) -> Result<Block, EvalError> {
-    if node.operator.is_set() { set::combine(node, left, right) } else { matching::combine(node, left, right) }
+    if node.operator.is_set() {
+        set::combine(node, left, right)
+    } else {
+        matching::combine(node, left, right)
+    }
 }

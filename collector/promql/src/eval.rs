@@ -60,9 +60,13 @@ pub enum EvalError {
     NotSteppable(&'static str),
     #[error("vector cannot contain metrics with the same labelset: {labels} comes up twice")]
     SameLabels { labels: Labels },
-    #[error("many-to-many matching not allowed: {first} and {second} match the same elements of the other side")]
+    #[error(
+        "many-to-many matching not allowed: {first} and {second} match the same elements of the other side"
+    )]
     ManyToMany { first: Labels, second: Labels },
-    #[error("many-to-one matching must be explicit (group_left or group_right): {first} and {second} match one element")]
+    #[error(
+        "many-to-one matching must be explicit (group_left or group_right): {first} and {second} match one element"
+    )]
     ManyToOne { first: Labels, second: Labels },
     #[error("grouping labels must ensure unique matches: {labels} comes up twice")]
     GroupingNotUnique { labels: Labels },
@@ -106,14 +110,16 @@ pub fn range(
         }
         other => return Err(EvalError::NotSteppable(other.name())),
     };
-    let mut series: Vec<SeriesPoints> = block.rows().filter_map(|(labels, row)| points(labels, row, grid)).collect();
+    let mut series: Vec<SeriesPoints> =
+        block.rows().filter_map(|(labels, row)| points(labels, row, grid)).collect();
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(series)
 }
 
 fn points(labels: &Labels, row: &[f64], grid: Grid) -> Option<SeriesPoints> {
     let present = row.iter().enumerate().filter(|(_, value)| !is_stale(**value));
-    let sample = |(step, value): (usize, &f64)| Sample { at: Timestamp::from_millis(grid.at(step)), value: *value };
+    let sample =
+        |(step, value): (usize, &f64)| Sample { at: Timestamp::from_millis(grid.at(step)), value: *value };
     let points: Vec<Sample> = present.map(sample).collect();
     (!points.is_empty()).then(|| SeriesPoints { labels: labels.clone(), points })
 }

@@ -11,9 +11,9 @@ use crate::selector::{InvalidPattern, Selector};
 /// The longest text taken. The longest rule in public collections has 1,100 characters.
 const TEXT_BYTES_MAX: usize = 32 * 1024;
 
-/// How deep brackets may nest, and how many operators may follow each other: both become depth of recursion.
+/// How deep an expression may nest, by brackets, by operators that follow each other, or by both together: all become
+/// depth of recursion. A debug build needs up to 6 KB of stack per level, and threads have 2 MB.
 pub(crate) const DEPTH_MAX: usize = 200;
-const OPERATORS_MAX: usize = 400;
 
 /// A parsed, checked and planned expression. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -120,5 +120,5 @@ fn check_size(text: &str) -> Result<(), ParseError> {
     }
     let is_operator = |w: &&str| ["and", "or", "unless", "atan2"].iter().any(|op| op.eq_ignore_ascii_case(w));
     operators += text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_operator).count();
-    if OPERATORS_MAX < operators { Err(ParseError::TooDeep) } else { Ok(()) }
+    if DEPTH_MAX < operators { Err(ParseError::TooDeep) } else { Ok(()) }
 }

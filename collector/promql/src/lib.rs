@@ -6,15 +6,15 @@
 //! it depends on the data, and no panic whatever the text or the samples are.
 //! Not here: native histograms, and the annotations (`info`, `warn`) Prometheus adds to results.
 
-mod selector;
-mod expr;
-mod plan;
-mod source;
-mod eval;
-mod functions;
 mod aggregate;
 mod binary;
+mod eval;
+mod expr;
+mod functions;
 mod labelling;
+mod plan;
+mod selector;
+mod source;
 mod sums;
 
 pub use eval::{Element, EvalError, SeriesPoints, Value, instant, range};

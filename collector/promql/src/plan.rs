@@ -76,22 +76,46 @@ pub(crate) enum Node {
     Text(Box<str>),
     Clock(Clock),
     /// `min_of`, `max_of`.
-    Extreme { largest: bool, left: Box<Node>, right: Box<Node> },
+    Extreme {
+        largest: bool,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
     Select(Fetch),
     /// `timestamp(selector)`: the samples' own times.
     SampleTime(Fetch),
     /// Only as the whole expression.
     Window(Box<Window>),
-    OverWindow { function: WindowFunction, window: Box<Window>, parameters: Vec<Node> },
-    Absent { inner: Box<Node>, labels: Labels },
-    AbsentOverTime { window: Box<Window>, labels: Labels },
-    Each { function: EachFunction, input: Box<Node>, parameters: Vec<Node> },
+    OverWindow {
+        function: WindowFunction,
+        window: Box<Window>,
+        parameters: Vec<Node>,
+    },
+    Absent {
+        inner: Box<Node>,
+        labels: Labels,
+    },
+    AbsentOverTime {
+        window: Box<Window>,
+        labels: Labels,
+    },
+    Each {
+        function: EachFunction,
+        input: Box<Node>,
+        parameters: Vec<Node>,
+    },
     Scalar(Box<Node>),
     Vector(Box<Node>),
     Replace(Box<Replace>),
     Join(Box<Join>),
-    Sort { input: Box<Node>, descending: bool },
-    HistogramQuantile { quantile: Box<Node>, input: Box<Node> },
+    Sort {
+        input: Box<Node>,
+        descending: bool,
+    },
+    HistogramQuantile {
+        quantile: Box<Node>,
+        input: Box<Node>,
+    },
     Negate(Box<Node>),
     Binary(Box<Binary>),
     Aggregate(Box<Aggregate>),

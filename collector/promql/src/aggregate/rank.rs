@@ -27,7 +27,9 @@ fn groups(block: &Block, grouping: &Filter) -> (Vec<Labels>, Vec<Vec<usize>>) {
 /// The k largest or smallest elements of each group, NaN after all others; at an instant in that order.
 pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool) -> Result<Block, EvalError> {
     if (0..block.steps).any(|step| k.at(step).is_nan()) {
-        return Err(EvalError::Parameter("Parameter value is NaN: topk and bottomk want a number".to_owned()));
+        return Err(EvalError::Parameter(
+            "Parameter value is NaN: topk and bottomk want a number".to_owned(),
+        ));
     }
     let (_, members) = groups(block, grouping);
     let mut values = vec![ABSENT; block.values.len()];

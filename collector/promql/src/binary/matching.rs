@@ -61,8 +61,8 @@ fn name(node: &Binary, many: &Labels, one: &Labels) -> Labels {
         Filter::Only(names) => names.iter().any(|n| **n == *name),
         Filter::AllBut(names) => !names.iter().any(|n| **n == *name),
     };
-    let labels =
-        many.without(|name| (nameless && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name)));
+    let labels = many
+        .without(|name| (nameless && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name)));
     if node.include.is_empty() {
         return labels;
     }

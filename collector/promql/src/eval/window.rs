@@ -99,7 +99,8 @@ impl Evaluator<'_> {
     pub(super) fn matrix(&self, window: &Window) -> Result<Vec<SeriesPoints>, EvalError> {
         let mut all = Vec::new();
         self.each_series(window, self.grid(), &mut |labels, times, values| {
-            let sample = |(time, value): (&i64, &f64)| Sample { at: Timestamp::from_millis(*time), value: *value };
+            let sample =
+                |(time, value): (&i64, &f64)| Sample { at: Timestamp::from_millis(*time), value: *value };
             let points: Vec<Sample> = times.iter().zip(values).map(sample).collect();
             if !points.is_empty() {
                 all.push(SeriesPoints { labels: labels.clone(), points });
@@ -115,14 +116,16 @@ impl Evaluator<'_> {
         let oldest = first.saturating_sub(window.range);
         let (mut kept_times, mut kept_values) = (Vec::new(), Vec::new());
         match &window.input {
-            WindowInput::Selector(selector) => self.select(*selector, oldest, last, &mut |labels, times, values| {
-                self.charge(times.len())?;
-                if !values.iter().any(|value| is_stale(*value)) {
-                    return visit(labels, times, values);
-                }
-                keep(times.iter().copied(), values, &mut kept_times, &mut kept_values);
-                visit(labels, &kept_times, &kept_values)
-            }),
+            WindowInput::Selector(selector) => {
+                self.select(*selector, oldest, last, &mut |labels, times, values| {
+                    self.charge(times.len())?;
+                    if !values.iter().any(|value| is_stale(*value)) {
+                        return visit(labels, times, values);
+                    }
+                    keep(times.iter().copied(), values, &mut kept_times, &mut kept_values);
+                    visit(labels, &kept_times, &kept_values)
+                })
+            }
             WindowInput::Subquery { inner, step } => {
                 let Some(grid) = subquery_grid(oldest, last, *step) else { return Ok(()) };
                 self.charge(grid.count)?;
@@ -158,7 +161,12 @@ impl Evaluator<'_> {
 }
 
 /// Copies what is there.
-fn keep(times: impl Iterator<Item = i64>, values: &[f64], kept_times: &mut Vec<i64>, kept_values: &mut Vec<f64>) {
+fn keep(
+    times: impl Iterator<Item = i64>,
+    values: &[f64],
+    kept_times: &mut Vec<i64>,
+    kept_values: &mut Vec<f64>,
+) {
     kept_times.clear();
     kept_values.clear();
     for (time, value) in times.zip(values).filter(|(_, value)| !is_stale(**value)) {

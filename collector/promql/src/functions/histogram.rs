@@ -32,7 +32,8 @@ pub(crate) fn quantiles(quantile: &Scalars, block: &Block) -> Result<Block, Eval
     for (labels, members) in index.into_labels().into_iter().zip(members) {
         let row = (0..block.steps).map(|step| {
             let present = members.iter().filter(|(_, at)| !is_stale(block.row(*at)[step]));
-            let buckets = present.map(|(upper, at)| Bucket { upper: *upper, count: block.row(*at)[step] }).collect();
+            let buckets =
+                present.map(|(upper, at)| Bucket { upper: *upper, count: block.row(*at)[step] }).collect();
             of_buckets(quantile.at(step), buckets)
         });
         result.push(labels, row);

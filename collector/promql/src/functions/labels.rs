@@ -7,7 +7,9 @@ use crate::plan::{Join, Replace};
 
 pub(crate) fn replace(replace: &Replace, mut block: Block) -> Result<Block, EvalError> {
     for labels in &mut block.labels {
-        let Some(found) = replace.pattern.captures(labels.get(&replace.source).unwrap_or("")) else { continue };
+        let Some(found) = replace.pattern.captures(labels.get(&replace.source).unwrap_or("")) else {
+            continue;
+        };
         let mut value = String::new();
         found.expand(&replace.replacement, &mut value);
         *labels = labels.with([(&*replace.target, value.as_str())]);

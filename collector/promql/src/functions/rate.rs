@@ -87,7 +87,8 @@ pub(crate) fn line(samples: Samples<'_>, origin: i64) -> Option<Line> {
             Line { slope: f64::NAN, intercept: f64::NAN }
         });
     }
-    let (mut x_sum, mut y_sum, mut xy_sum, mut xx_sum) = (Sum::default(), Sum::default(), Sum::default(), Sum::default());
+    let (mut x_sum, mut y_sum, mut xy_sum, mut xx_sum) =
+        (Sum::default(), Sum::default(), Sum::default(), Sum::default());
     for (time, y) in times.iter().zip(values) {
         let x = time.saturating_sub(origin) as f64 / 1000.0;
         x_sum.add(x);

@@ -86,9 +86,8 @@ fn pairs(values: &[f64], counts: impl Fn(f64, f64) -> bool) -> f64 {
 
 /// Where the extreme is; NaN is it only when there is nothing else.
 fn extreme(values: &[f64], beats: impl Fn(f64, f64) -> bool) -> usize {
-    (1..values.len()).fold(0, |best, at| {
-        if beats(values[at], values[best]) || values[best].is_nan() { at } else { best }
-    })
+    (1..values.len())
+        .fold(0, |best, at| if beats(values[at], values[best]) || values[best].is_nan() { at } else { best })
 }
 
 fn median_deviation(values: &[f64]) -> f64 {

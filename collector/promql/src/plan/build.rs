@@ -4,13 +4,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use promql_parser::label as parsed_label;
 use promql_parser::parser::{
-    AggregateExpr, AtModifier, BinModifier, BinaryExpr, Expr as Parsed, LabelModifier, MatrixSelector, Offset,
-    SubqueryExpr, VectorMatchCardinality, VectorSelector,
+    AggregateExpr, AtModifier, BinModifier, BinaryExpr, Expr as Parsed, LabelModifier, MatrixSelector,
+    Offset, SubqueryExpr, VectorMatchCardinality, VectorSelector,
 };
 use tocsin_shared::labels::METRIC_NAME;
 
 use super::{
-    Aggregate, AggregateFunction, At, Binary, Fetch, Kind, Many, Node, Operator, Shift, Window, WindowInput, call,
+    Aggregate, AggregateFunction, At, Binary, Fetch, Kind, Many, Node, Operator, Shift, Window, WindowInput,
+    call,
 };
 use crate::expr::{DEPTH_MAX, ParseError};
 use crate::labelling::Filter;
@@ -23,7 +24,9 @@ const SUBQUERY_STEP: Duration = Duration::from_secs(60);
 pub(crate) fn build(parsed: &Parsed) -> Result<(Node, Vec<Selector>), ParseError> {
     let mut builder = Builder::default();
     let root = match strip(parsed) {
-        matrix @ (Parsed::MatrixSelector(_) | Parsed::Subquery(_)) => Node::Window(Box::new(builder.window(matrix)?)),
+        matrix @ (Parsed::MatrixSelector(_) | Parsed::Subquery(_)) => {
+            Node::Window(Box::new(builder.window(matrix)?))
+        }
         other => builder.node(other)?,
     };
     Ok((root, builder.selectors))
@@ -46,8 +49,8 @@ pub(super) struct Builder {
 impl Builder {
     pub(super) fn node(&mut self, parsed: &Parsed) -> Result<Node, ParseError> {
         self.depth += 1;
-        // Operators chain as deep as brackets nest, and `check_size` bounds each; this bounds their product.
-        if DEPTH_MAX * 2 < self.depth {
+        // `check_size` bounds brackets and operators each; this bounds what they come to together.
+        if DEPTH_MAX < self.depth {
             return Err(ParseError::TooDeep);
         }
         let node = match strip(parsed) {
@@ -110,7 +113,8 @@ impl Builder {
             matchers.push(Matcher::new(&matcher.name, op, &matcher.value)?);
         }
         if matchers.iter().all(|matcher| matcher.matches_value("")) {
-            let what = format!("the selector {{{}}} would take every series; name one label", parsed.matchers);
+            let what =
+                format!("the selector {{{}}} would take every series; name one label", parsed.matchers);
             return Err(ParseError::Argument(what));
         }
         let id = self.selectors.len();
@@ -154,9 +158,12 @@ impl Builder {
         let name = parsed.op.to_string();
         let operator = operator(&name)?;
         let default = BinModifier::default();
-        let BinModifier { card, matching, return_bool, fill_values } = parsed.modifier.as_ref().unwrap_or(&default);
+        let BinModifier { card, matching, return_bool, fill_values } =
+            parsed.modifier.as_ref().unwrap_or(&default);
         if fill_values.lhs.is_some() || fill_values.rhs.is_some() {
-            return Err(ParseError::Unsupported("fill modifiers are experimental and not supported".to_owned()));
+            return Err(ParseError::Unsupported(
+                "fill modifiers are experimental and not supported".to_owned(),
+            ));
         }
         let (left, right) = (self.node(&parsed.lhs)?, self.node(&parsed.rhs)?);
         for node in [&left, &right] {
@@ -173,7 +180,9 @@ impl Builder {
             return Err(ParseError::Argument(format!("{name} works between instant vectors only")));
         }
         let (many, include) = match card {
-            VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => (Many::Neither, Vec::new()),
+            VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => {
+                (Many::Neither, Vec::new())
+            }
             VectorMatchCardinality::ManyToOne(labels) => (Many::Left, names(&labels.labels)),
             VectorMatchCardinality::OneToMany(labels) => (Many::Right, names(&labels.labels)),
         };
@@ -189,7 +198,8 @@ impl Builder {
         let name = parsed.op.to_string();
         let mut scalar = || {
             let parameter = parsed.param.as_deref();
-            let parameter = parameter.ok_or_else(|| ParseError::Argument(format!("{name} wants a parameter")))?;
+            let parameter =
+                parameter.ok_or_else(|| ParseError::Argument(format!("{name} wants a parameter")))?;
             self.typed(parameter, Kind::Scalar, &format!("the parameter of {name}")).map(Some)
         };
         let (function, parameter) = match name.as_str() {
@@ -208,7 +218,9 @@ impl Builder {
                 Some(Parsed::StringLiteral(text)) => {
                     (AggregateFunction::CountValues(call::label_name(&text.val)?), None)
                 }
-                _ => return Err(ParseError::Argument("count_values wants a label name in quotes".to_owned())),
+                _ => {
+                    return Err(ParseError::Argument("count_values wants a label name in quotes".to_owned()));
+                }
             },
             _ => {
                 let what = format!("the aggregation {name} is experimental and not supported");
@@ -242,7 +254,9 @@ fn operator(name: &str) -> Result<Operator, ParseError> {
         ("unless", Unless),
     ];
     let found = table.into_iter().find(|(symbol, _)| *symbol == name);
-    found.map(|(_, op)| op).ok_or_else(|| ParseError::Unsupported(format!("the operator {name} is not supported")))
+    found
+        .map(|(_, op)| op)
+        .ok_or_else(|| ParseError::Unsupported(format!("the operator {name} is not supported")))
 }
 
 fn names(labels: &[String]) -> Vec<Box<str>> {

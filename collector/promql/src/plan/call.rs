@@ -146,8 +146,9 @@ fn over_window(
     let place = usize::from(function == WindowFunction::Quantile);
     let window = Box::new(builder.window(argument(arguments, place, name)?)?);
     let scalars = arguments.iter().enumerate().filter(|(at, _)| *at != place);
-    let parameters =
-        scalars.map(|(_, parsed)| builder.typed(parsed, Kind::Scalar, name)).collect::<Result<Vec<_>, _>>()?;
+    let parameters = scalars
+        .map(|(_, parsed)| builder.typed(parsed, Kind::Scalar, name))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Node::OverWindow { function, window, parameters })
 }
 

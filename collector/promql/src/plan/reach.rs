@@ -13,7 +13,9 @@ pub(crate) fn is_host_local(node: &Node) -> bool {
     match node {
         Node::Select(_) | Node::SampleTime(_) => true,
         Node::Window(window) => window_is_local(window),
-        Node::OverWindow { window, parameters, .. } => window_is_local(window) && parameters.iter().all(is_constant),
+        Node::OverWindow { window, parameters, .. } => {
+            window_is_local(window) && parameters.iter().all(is_constant)
+        }
         Node::Each { input, parameters, .. } => is_host_local(input) && parameters.iter().all(is_constant),
         Node::Replace(replace) => &*replace.target != INSTANCE && is_host_local(&replace.input),
         Node::Join(join) => &*join.target != INSTANCE && is_host_local(&join.input),
@@ -82,7 +84,9 @@ fn reach(node: &Node) -> i64 {
             parameters.iter().map(reach).fold(window_reach(window), i64::max)
         }
         Node::Each { input, parameters, .. } => parameters.iter().map(reach).fold(reach(input), i64::max),
-        Node::Absent { inner, .. } | Node::Scalar(inner) | Node::Vector(inner) | Node::Negate(inner) => reach(inner),
+        Node::Absent { inner, .. } | Node::Scalar(inner) | Node::Vector(inner) | Node::Negate(inner) => {
+            reach(inner)
+        }
         Node::Sort { input, .. } => reach(input),
         Node::Extreme { left, right, .. } => longest(&[left, right]),
         Node::HistogramQuantile { quantile, input } => longest(&[quantile, input]),

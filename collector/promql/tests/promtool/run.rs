@@ -1,20 +1,20 @@
 //! Runs the commands of a file and compares what comes out.
 
-use tocsin_promql::{Element, Expr, Limits, MemorySource, SeriesPoints, Value, instant, range};
+use tocsin_promql::{Element, Expr, Limits, MemorySource, ParseError, SeriesPoints, Value, instant, range};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
 use crate::script::{self, Command};
 
-pub enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     /// Needs something that is refused on purpose.
-    Skipped,
+    Skipped(String),
     Failed(String),
 }
 
 /// Runs a file; one outcome per `eval`.
-pub fn run(text: &str) -> Vec<(String, Outcome)> {
+pub(crate) fn run(text: &str) -> Vec<(String, Outcome)> {
     let mut source = MemorySource::new();
     // Series with native histograms in them were not loaded, so what reads them cannot be judged.
     let mut left_out: Vec<String> = Vec::new();
@@ -25,7 +25,7 @@ pub fn run(text: &str) -> Vec<(String, Outcome)> {
                 source = MemorySource::new();
                 left_out.clear();
             }
-            Some("load") => load(&command, &mut source, &mut left_out),
+            Some("load" | "load_with_nhcb") => load(&command, &mut source, &mut left_out),
             _ => outcomes.push((command.head.clone(), eval(&command, &source, &left_out))),
         }
     }
@@ -33,13 +33,17 @@ pub fn run(text: &str) -> Vec<(String, Outcome)> {
 }
 
 fn load(command: &Command, source: &mut MemorySource, left_out: &mut Vec<String>) {
-    let step = script::span(command.head.trim_start_matches("load").trim());
+    let (kind, step) = command.head.split_once(' ').expect("a load has a step");
+    let step = script::span(step.trim());
     for line in &command.body {
         let (labels, rest) = script::labels_and_rest(line);
         let labels = labels.expect("a loaded series has labels");
         if rest.contains("{{") {
             left_out.push(labels.metric().to_owned());
             continue;
+        }
+        if kind == "load_with_nhcb" {
+            left_out.extend(labels.metric().strip_suffix("_bucket").map(str::to_owned));
         }
         for (at, value) in script::values(rest).into_iter().enumerate() {
             if let Some(value) = value {
@@ -58,7 +62,8 @@ enum When {
 fn when(head: &str) -> (When, &str) {
     let mut rest = head;
     let mut word = || {
-        let (word, after) = rest.trim_start().split_once(char::is_whitespace).expect("an eval has all its words");
+        let (word, after) =
+            rest.trim_start().split_once(char::is_whitespace).expect("an eval has all its words");
         rest = after;
         word
     };
@@ -82,17 +87,17 @@ fn eval(command: &Command, source: &MemorySource, left_out: &[String]) -> Outcom
     let fails = expects("fail") || command.head.starts_with("eval_fail");
     let rows: Vec<&String> = command.body.iter().filter(|line| !line.starts_with("expect ")).collect();
     if rows.iter().any(|row| row.contains("{{") || row.contains("buckets:") || row.contains("{count:")) {
-        return Outcome::Skipped;
+        return Outcome::Skipped("expects native histograms".to_owned());
     }
     let expr = match Expr::parse(text) {
         Ok(expr) => expr,
         Err(_) if fails => return Outcome::Passed,
-        Err(error) if error.to_string().contains("not supported") => return Outcome::Skipped,
+        Err(error @ ParseError::Unsupported(_)) => return Outcome::Skipped(error.to_string()),
         Err(error) => return Outcome::Failed(format!("does not parse: {error}")),
     };
     let touches = |name: &String| expr.selectors().iter().any(|s| s.metric().is_none_or(|m| m == name));
     if left_out.iter().any(touches) {
-        return Outcome::Skipped;
+        return Outcome::Skipped("reads native histograms".to_owned());
     }
     let text_expected = command.body.iter().find_map(|line| line.strip_prefix("expect string "));
     let limits = Limits::default();
@@ -126,7 +131,8 @@ fn same_at_a_step(expr: &Expr, source: &MemorySource, at: i64, value: &Value) ->
     let bound = ["start()", "end()", "step()", "range()"].iter().any(|name| text.contains(name));
     let Value::Vector(elements) = value else { return Ok(()) };
     let (from, to) = (Timestamp::from_millis(at - 7_000), Timestamp::from_millis(at + 7_000));
-    let Ok(series) = range(expr, source, from, to, std::time::Duration::from_secs(7), &Limits::default()) else {
+    let Ok(series) = range(expr, source, from, to, std::time::Duration::from_secs(7), &Limits::default())
+    else {
         return Ok(());
     };
     let mut there: Vec<Element> = Vec::new();
@@ -157,7 +163,13 @@ fn compare_instant(value: Value, rows: &[&String], text: Option<&str>, ordered: 
     }
 }
 
-fn compare_range(series: &[SeriesPoints], rows: &[&String], from: i64, to: i64, step: i64) -> Result<(), String> {
+fn compare_range(
+    series: &[SeriesPoints],
+    rows: &[&String],
+    from: i64,
+    to: i64,
+    step: i64,
+) -> Result<(), String> {
     let steps = ((to - from) / step + 1) as usize;
     let spread = |series: &SeriesPoints| {
         let mut row = vec![None; steps];

@@ -8,20 +8,29 @@ use tocsin_shared::sample::STALE_NAN;
 use tocsin_shared::time::parse_duration;
 
 /// One command with the lines below it.
-pub struct Command {
-    pub head: String,
-    pub body: Vec<String>,
+pub(crate) struct Command {
+    pub(crate) head: String,
+    pub(crate) body: Vec<String>,
 }
 
 /// Splits a file: a command starts at the margin (or says `load`, `eval`, `clear`), what is below belongs to it.
-pub fn commands(text: &str) -> Vec<Command> {
+pub(crate) fn commands(text: &str) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     for line in text.lines() {
         let trimmed = line.trim();
         if trimmed.is_empty() || trimmed.starts_with('#') {
             continue;
         }
-        let starts = ["load ", "eval ", "eval_fail ", "eval_ordered ", "eval_warn ", "eval_info ", "clear"];
+        let starts = [
+            "load ",
+            "load_with_nhcb ",
+            "eval ",
+            "eval_fail ",
+            "eval_ordered ",
+            "eval_warn ",
+            "eval_info ",
+            "clear",
+        ];
         if starts.iter().any(|word| trimmed.starts_with(word)) {
             commands.push(Command { head: trimmed.to_owned(), body: Vec::new() });
         } else if let Some(command) = commands.last_mut() {
@@ -32,19 +41,19 @@ pub fn commands(text: &str) -> Vec<Command> {
 }
 
 /// A duration, or bare seconds.
-pub fn span(text: &str) -> i64 {
+pub(crate) fn span(text: &str) -> i64 {
     match text.parse::<f64>() {
         Ok(seconds) => (seconds * 1000.0).round() as i64,
         Err(_) => parse_duration(text).unwrap_or_else(|e| panic!("{e}")).as_millis() as i64,
     }
 }
 
-pub fn duration(text: &str) -> Duration {
+pub(crate) fn duration(text: &str) -> Duration {
     Duration::from_millis(span(text).unsigned_abs())
 }
 
 /// Splits `metric{a="b"} 1 2 3` into labels and the rest. A line that starts with a number has no labels.
-pub fn labels_and_rest(line: &str) -> (Option<Labels>, &str) {
+pub(crate) fn labels_and_rest(line: &str) -> (Option<Labels>, &str) {
     let end = match line.find('{') {
         Some(open) if !line[..open].contains(char::is_whitespace) => closing_brace(line, open) + 1,
         _ => line.find(char::is_whitespace).unwrap_or(line.len()),
@@ -85,7 +94,7 @@ fn labels(series: &str) -> Labels {
 }
 
 /// `1 2+3x4 _ _x3 stale`: values, one per step of the load; `None` is a gap.
-pub fn values(text: &str) -> Vec<Option<f64>> {
+pub(crate) fn values(text: &str) -> Vec<Option<f64>> {
     let mut all = Vec::new();
     for word in text.split_whitespace() {
         match word.rsplit_once('x') {
