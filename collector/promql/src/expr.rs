@@ -13,7 +13,7 @@ const TEXT_BYTES_MAX: usize = 32 * 1024;
 
 /// How deep an expression may nest, by brackets, by operators that follow each other, or by both together: all become
 /// depth of recursion. A debug build needs up to 6 KB of stack per level, and threads have 2 MB.
-pub(crate) const DEPTH_MAX: usize = 200;
+pub(crate) const DEPTH_MAX: usize = 100;
 
 /// A parsed, checked and planned expression. Cloning is cheap.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use crate::aggregate;
 use crate::binary;
 use crate::expr::Expr;
 use crate::functions::{histogram, labels, math};
-use crate::plan::{At, Clock, Kind, Node, Shift};
+use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window};
 use crate::source::{Limits, Source};
 
 /// The instants a node is evaluated at, in milliseconds.
@@ -105,58 +105,79 @@ impl<'a> Evaluator<'a> {
         })
     }
 
+    /// One arm per kind of node, each a call, so that a level of recursion takes little stack.
     pub(crate) fn vector(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
         match node {
             Node::Select(fetch) => self.fetch(fetch, grid, |_, value| value),
-            Node::SampleTime(fetch) => self.fetch(fetch, grid, |time, _| time as f64 / 1000.0)?.drop_names(),
+            Node::SampleTime(fetch) => self.sample_times(fetch, grid),
             Node::OverWindow { function, window, parameters } => {
                 self.over_window(*function, window, parameters, grid)
             }
-            Node::Absent { inner, labels } => {
-                let block = self.vector(inner, grid)?;
-                Ok(absent(&block, labels, grid.count))
-            }
-            Node::AbsentOverTime { window, labels } => {
-                let present = self.presence(window, grid)?;
-                let row = present.iter().map(|present| if *present { ABSENT } else { 1.0 });
-                let mut block = Block::new(grid.count);
-                block.push(labels.clone(), row);
-                Ok(block)
-            }
-            Node::Each { function, input, parameters } => {
-                let mut block = self.vector(input, grid)?;
-                let parameters =
-                    parameters.iter().map(|node| self.scalars(node, grid)).collect::<Result<Vec<_>, _>>()?;
-                math::each(*function, &mut block, &parameters, grid);
-                block.drop_names()
-            }
-            Node::Vector(inner) => {
-                let scalars = self.scalars(inner, grid)?;
-                Ok(Block::one(Labels::empty(), (0..grid.count).map(|step| scalars.at(step)), grid.count))
-            }
+            Node::Absent { inner, labels } => self.absent(inner, labels, grid),
+            Node::AbsentOverTime { window, labels } => self.absent_over_time(window, labels, grid),
+            Node::Each { function, input, parameters } => self.each(*function, input, parameters, grid),
+            Node::Vector(inner) => self.vector_of(inner, grid),
             Node::Replace(replace) => labels::replace(replace, self.vector(&replace.input, grid)?),
             Node::Join(join) => labels::join(join, self.vector(&join.input, grid)?),
             Node::Sort { input, descending } => Ok(math::sort(self.vector(input, grid)?, *descending)),
-            Node::HistogramQuantile { quantile, input } => {
-                let quantile = self.scalars(quantile, grid)?;
-                histogram::quantiles(&quantile, &self.vector(input, grid)?)
-            }
-            Node::Negate(inner) => {
-                let mut block = self.vector(inner, grid)?;
-                block.map(|_, value| -value);
-                block.drop_names()
-            }
+            Node::HistogramQuantile { quantile, input } => self.histogram_quantile(quantile, input, grid),
+            Node::Negate(inner) => self.negate(inner, grid),
             Node::Binary(binary) => self.binary(binary, grid),
-            Node::Aggregate(node) => {
-                let block = self.vector(&node.input, grid)?;
-                let parameter = node.parameter.as_ref().map(|node| self.scalars(node, grid)).transpose()?;
-                aggregate::aggregate(&node.function, &node.grouping, parameter, block)
-            }
+            Node::Aggregate(aggregate) => self.aggregate(aggregate, grid),
             _ => unreachable!("the planner puts vector nodes where vectors are wanted"),
         }
     }
 
-    fn binary(&self, node: &crate::plan::Binary, grid: Grid) -> Result<Block, EvalError> {
+    fn sample_times(&self, fetch: &Fetch, grid: Grid) -> Result<Block, EvalError> {
+        self.fetch(fetch, grid, |time, _| time as f64 / 1000.0)?.drop_names()
+    }
+
+    fn absent(&self, inner: &Node, labels: &Labels, grid: Grid) -> Result<Block, EvalError> {
+        let block = self.vector(inner, grid)?;
+        let present = |step: usize| (0..block.len()).any(|at| !is_stale(block.row(at)[step]));
+        Ok(missing(labels, (0..grid.count).map(present), grid))
+    }
+
+    fn absent_over_time(&self, window: &Window, labels: &Labels, grid: Grid) -> Result<Block, EvalError> {
+        Ok(missing(labels, self.presence(window, grid)?.into_iter(), grid))
+    }
+
+    fn each(
+        &self,
+        function: EachFunction,
+        input: &Node,
+        parameters: &[Node],
+        grid: Grid,
+    ) -> Result<Block, EvalError> {
+        let mut block = self.vector(input, grid)?;
+        let parameters: Result<Vec<_>, _> = parameters.iter().map(|node| self.scalars(node, grid)).collect();
+        math::each(function, &mut block, &parameters?, grid);
+        block.drop_names()
+    }
+
+    fn vector_of(&self, inner: &Node, grid: Grid) -> Result<Block, EvalError> {
+        let scalars = self.scalars(inner, grid)?;
+        Ok(Block::one(Labels::empty(), (0..grid.count).map(|step| scalars.at(step)), grid.count))
+    }
+
+    fn histogram_quantile(&self, quantile: &Node, input: &Node, grid: Grid) -> Result<Block, EvalError> {
+        let quantile = self.scalars(quantile, grid)?;
+        histogram::quantiles(&quantile, &self.vector(input, grid)?)
+    }
+
+    fn negate(&self, inner: &Node, grid: Grid) -> Result<Block, EvalError> {
+        let mut block = self.vector(inner, grid)?;
+        block.map(|_, value| -value);
+        block.drop_names()
+    }
+
+    fn aggregate(&self, node: &Aggregate, grid: Grid) -> Result<Block, EvalError> {
+        let block = self.vector(&node.input, grid)?;
+        let parameter = node.parameter.as_ref().map(|node| self.scalars(node, grid)).transpose()?;
+        aggregate::aggregate(&node.function, &node.grouping, parameter, block)
+    }
+
+    fn binary(&self, node: &Binary, grid: Grid) -> Result<Block, EvalError> {
         match (node.left.kind(), node.right.kind()) {
             (Kind::Scalar, _) => {
                 let left = self.scalars(&node.left, grid)?;
@@ -182,7 +203,7 @@ fn only_element(block: &Block) -> Scalars {
     })
 }
 
-fn absent(block: &Block, labels: &Labels, steps: usize) -> Block {
-    let any = |step: usize| (0..block.len()).any(|at| !is_stale(block.row(at)[step]));
-    Block::one(labels.clone(), (0..steps).map(|step| if any(step) { ABSENT } else { 1.0 }), steps)
+/// 1 where nothing is present.
+fn missing(labels: &Labels, present: impl Iterator<Item = bool>, grid: Grid) -> Block {
+    Block::one(labels.clone(), present.map(|present| if present { ABSENT } else { 1.0 }), grid.count)
 }
