@@ -6,7 +6,7 @@
 
 use promql_parser::label::Labels as Names;
 use promql_parser::parser::value::ValueType;
-use promql_parser::parser::{BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, parse};
+use promql_parser::parser::{BinaryExpr, Call, Expr, LabelModifier, parse};
 
 /// The label that tells hosts apart.
 const HOST_LABEL: &str = "instance";
@@ -94,15 +94,7 @@ fn binary_reach(binary: &BinaryExpr) -> Reach {
         return left.max(right);
     }
     let modifier = binary.modifier.as_ref();
-    let many = modifier.is_some_and(|m| {
-        let (VectorMatchCardinality::ManyToOne(names) | VectorMatchCardinality::OneToMany(names)) = &m.card
-        else {
-            return false;
-        };
-        names.labels.iter().any(|name| name == HOST_LABEL) // The host would be taken from the other side.
-    });
-    let apart = keeps_host(modifier.and_then(|m| m.matching.as_ref()), true) && !many;
-    if apart { left.max(right) } else { Reach::Fleet }
+    if keeps_host(modifier.and_then(|m| m.matching.as_ref()), true) { left.max(right) } else { Reach::Fleet }
 }
 
 fn call_reach(call: &Call) -> Reach {

@@ -110,7 +110,7 @@ impl Reader {
     }
 
     fn file(&mut self, root: &Node) -> Vec<RuleGroup> {
-        let fields = self.fields(root, "a rule file", FILE_KEYS);
+        let Some(fields) = self.fields(root, "a rule file", FILE_KEYS) else { return Vec::new() };
         let mut groups: Vec<RuleGroup> = Vec::new();
         let mut lines: HashMap<Box<str>, usize> = HashMap::new();
         for node in fields.get("groups").map(|node| self.list(node, "groups")).unwrap_or_default() {
@@ -130,7 +130,7 @@ impl Reader {
     }
 
     fn group(&mut self, node: &Node) -> Option<RuleGroup> {
-        let fields = self.fields(node, "a group", GROUP_KEYS);
+        let fields = self.fields(node, "a group", GROUP_KEYS)?;
         let name = fields.get("name").and_then(|name| self.text(name, "name")).unwrap_or_default();
         if name.is_empty() {
             self.wrong(node, "a group needs a name");
@@ -162,7 +162,7 @@ impl Reader {
     /// A rule, or None when it has mistakes.
     fn rule(&mut self, node: &Node, group_labels: &Texts) -> Option<Rule> {
         let before = self.mistakes.len();
-        let fields = self.fields(node, "a rule", RULE_KEYS);
+        let fields = self.fields(node, "a rule", RULE_KEYS)?;
         for key in NOT_YET {
             if let Some(node) = fields.get(key) {
                 self.wrong(node, format!("{key} is not supported yet; remove it"));
@@ -259,11 +259,11 @@ impl Reader {
     }
 
     /// The keys of a map; says what does not belong there.
-    fn fields(&mut self, node: &Node, what: &str, allowed: &'static [&'static str]) -> Fields {
+    fn fields(&mut self, node: &Node, what: &str, allowed: &'static [&'static str]) -> Option<Fields> {
         let mut fields = Fields { entries: Vec::new() };
         let Value::Map(pairs) = &node.value else {
             self.wrong(node, format!("{what} is a map with the keys {}", allowed.join(", ")));
-            return fields;
+            return None;
         };
         for (key, value) in pairs {
             let Value::Text(name) = &key.value else {
@@ -283,7 +283,7 @@ impl Reader {
                 fields.entries.push((known, Rc::clone(value)));
             }
         }
-        fields
+        Some(fields)
     }
 
     fn list(&mut self, node: &Node, what: &str) -> Vec<Rc<Node>> {

@@ -40,7 +40,7 @@ fn a_file_says_everything_that_is_wrong_with_it_at_once() {
         "6:11 not a PromQL expression: ",
         "7:10 for: not a duration: \"5 minutes\"; write it like 30s, 5m, 1h30m or 1d",
         "9:7 labels: not a label name: \"bad-name\"",
-        "11:24 summary: unexpected",
+        "11:22 summary: this action is not closed; end it with }}",
         "14:10 a recording rule has no for; only an alerting rule has",
         "15:5 a rule needs alert (the alert's name) or record (the metric it makes)",
         "16:3 group \"one\" is already on line 2; give it its own name",
@@ -103,7 +103,7 @@ fn each_mistake_has_its_place_and_its_message() {
         ),
         (
             "  - alert: A\n    expr: up\n    annotations: {d: 'a {{ query \"up\" }}'}\n",
-            "6:26 d: query is not supported",
+            "6:28 d: query is not supported",
         ),
         ("  - alert: A\n   expr: up\n", "5:4 not YAML"),
     ] {
@@ -246,7 +246,8 @@ fn host_local_means_that_instance_is_kept() {
         ("avg without (instance) (up)", false),
         ("a / on (job) b", false),
         ("a - ignoring (instance) b", false),
-        ("a * on (instance) group_left (instance) b", false),
+        ("a * on (instance) group_left (device) b", true),
+        ("a * on (job) group_left (instance) b", false),
         ("absent(up)", false),
         ("up > scalar(sum(up))", false),
         ("vector(1)", false),

@@ -45,10 +45,8 @@ enum Origin {
     Line {
         quotes: usize,
     },
-    /// As a `|` block, indented so far.
-    Block {
-        indent: usize,
-    },
+    /// As a `|` block.
+    Block,
     Elsewhere,
 }
 
@@ -67,9 +65,12 @@ impl Node {
         let before = text.get(..offset).unwrap_or(text);
         match self.origin {
             Origin::Line { quotes } => (self.line, self.column + quotes + before.chars().count()),
-            Origin::Block { indent } => {
+            Origin::Block => {
+                // The parser's mark is at the first line that is not empty.
+                let empty = text.len() - text.trim_start_matches('\n').len();
                 let last = before.rsplit('\n').next().unwrap_or("");
-                (self.line + 1 + before.matches('\n').count(), indent + last.chars().count() + 1)
+                let line = (self.line + before.matches('\n').count()).saturating_sub(empty);
+                (line, self.column + last.chars().count())
             }
             Origin::Elsewhere => (self.line, self.column),
         }
@@ -79,7 +80,7 @@ impl Node {
 /// The one document of a file; None for a file without one.
 pub(super) fn read(text: &str) -> Result<Option<Rc<Node>>, InvalidYaml> {
     let mut parser = Parser::new_from_str(text);
-    let mut tree = Tree { lines: text.lines().collect(), ..Tree::default() };
+    let mut tree = Tree::default();
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| InvalidYaml {
             line: error.marker().line(),
@@ -92,8 +93,7 @@ pub(super) fn read(text: &str) -> Result<Option<Rc<Node>>, InvalidYaml> {
 }
 
 #[derive(Default)]
-struct Tree<'t> {
-    lines: Vec<&'t str>,
+struct Tree {
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
@@ -108,7 +108,7 @@ struct Open {
     items: Vec<Rc<Node>>,
 }
 
-impl Tree<'_> {
+impl Tree {
     fn take(&mut self, event: Event, span: Span) -> Result<(), InvalidYaml> {
         match event {
             Event::DocumentStart(_) => {
@@ -118,7 +118,7 @@ impl Tree<'_> {
                 }
             }
             Event::Scalar(text, style, anchor, _) => {
-                let node = self.scalar(&text, style, span);
+                let node = scalar(&text, style, span);
                 self.add(node, anchor, span)?;
             }
             Event::SequenceStart(anchor, _) => self.open(anchor, false, span)?,
@@ -165,23 +165,20 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
 
-    fn scalar(&self, text: &str, style: ScalarStyle, span: Span) -> Node {
-        let is_null = style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL");
-        let quotes = usize::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
-        let as_written = span.end.index() - span.start.index() == text.chars().count() + 2 * quotes;
-        let origin = match style {
-            ScalarStyle::Literal => {
-                let first = self.lines.get(span.start.line()).copied().unwrap_or("");
-                Origin::Block { indent: first.len() - first.trim_start_matches(' ').len() }
-            }
-            ScalarStyle::Folded => Origin::Elsewhere,
-            _ if as_written && span.start.line() == span.end.line() => Origin::Line { quotes },
-            _ => Origin::Elsewhere,
-        };
-        let value = if is_null { Value::Null } else { Value::Text(text.to_owned()) };
-        node(span, value, origin, text.len())
-    }
+fn scalar(text: &str, style: ScalarStyle, span: Span) -> Node {
+    let is_null = style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL");
+    let quotes = usize::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
+    let as_written = span.end.index().saturating_sub(span.start.index()) == text.chars().count() + 2 * quotes;
+    let origin = match style {
+        ScalarStyle::Literal => Origin::Block,
+        ScalarStyle::Folded => Origin::Elsewhere,
+        _ if as_written && span.start.line() == span.end.line() => Origin::Line { quotes },
+        _ => Origin::Elsewhere,
+    };
+    let value = if is_null { Value::Null } else { Value::Text(text.to_owned()) };
+    node(span, value, origin, text.len())
 }
 
 fn node(span: Span, value: Value, origin: Origin, inside: usize) -> Node {
