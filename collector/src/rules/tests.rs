@@ -220,7 +220,9 @@ fn anchors_and_merge_keys_work_and_bombs_do_not() {
             rules(&format!("  - {{alert: A, expr: up, runbook: {}}}", "x".repeat(TEXT_BYTES_MAX + 1))),
             "runbook is longer",
         ),
-        (rules(&format!("  - {{alert: A, expr: {}up}}", "-".repeat(20_000))), "the expression is longer"),
+        (rules(&format!("  - {{alert: A, expr: '{}'}}", "x".repeat(TEXT_BYTES_MAX + 1))), "expr is longer"),
+        (rules(&format!("  - {{alert: A, expr: '{}up'}}", "-".repeat(40_000))), "not a PromQL expression"),
+        (rules(&format!("  - {{alert: A, expr: '{}up'}}", "(".repeat(8_000))), "not a PromQL expression"),
         ("groups: &a [*a]\n".to_owned(), "an alias inside the value"),
     ] {
         let got = mistakes(&text);
@@ -310,6 +312,12 @@ fn the_bundled_rules_are_whole() {
         let severity = rule.label("severity").map(Template::source).unwrap_or_default();
         assert!(severity.parse::<tocsin_shared::severity::Severity>().is_ok(), "{name}: {severity:?}");
         assert_eq!(rules.iter().filter(|other| other.name() == name).count(), 1, "{name} is there twice");
+        let same = rules.iter().filter(|other| other.expr.text() == rule.expr.text()).count();
+        assert_eq!(same, 1, "another rule looks for the same as {name}");
+        // A slope of a counter falls at every reboot, and the information series never change their value.
+        for wrong in ["deriv(node_vmstat", "changes(node_uname_info", "|nfs\""] {
+            assert!(!rule.expr.text().contains(wrong), "{name}: {wrong}");
+        }
     }
 }
 
@@ -326,5 +334,28 @@ fn public_rule_files_are_taken_unchanged() {
         let all: Vec<&Rule> = file.groups.iter().flat_map(|group| &group.rules).collect();
         let host_local = all.iter().filter(|rule| rule.expr.is_host_local()).count();
         assert_eq!((all.len(), host_local), (rules, local), "{path}");
+    }
+}
+
+const WHOLE: &str = "groups:\n- name: one\n  interval: 1m\n  labels: &l {team: \"x y\", a: 'b'}\n  rules:\n  \
+            - alert: A\n    expr: |\n      up\n        == 0\n    for: 5m\n    labels: {<<: *l, c: d}\n    \
+            annotations:\n      summary: >-\n        disk {{ $labels.mountpoint }}\n        is {{ $value }}\n      \
+            description: plain {{ $value | humanize }} text # a comment\n  - {record: \"a:b\", expr: \"sum(up)\"}\n";
+
+#[test]
+fn the_file_to_be_cut_is_right() {
+    let file = parse_file("f.yml", WHOLE).unwrap();
+    assert_eq!(file.groups[0].rules.len(), 2);
+    assert_eq!(file.groups[0].rules[0].labels.len(), 3);
+}
+
+proptest::proptest! {
+    /// A file with a piece cut out of it, or replaced, is read or refused; mistakes come by line.
+    #[test]
+    fn no_file_makes_it_panic(from in 0usize..520, len in 0usize..60, put in "[-:{}\\[\\]&*|>'\"#!%@ \\na<]{0,6}") {
+        let text: String = WHOLE.chars().take(from).chain(put.chars()).chain(WHOLE.chars().skip(from + len)).collect();
+        if let Err(mistakes) = parse_file("f.yml", &text) {
+            assert!(!mistakes.is_empty() && mistakes.is_sorted_by_key(|mistake| mistake.line));
+        }
     }
 }

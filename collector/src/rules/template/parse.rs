@@ -213,6 +213,9 @@ impl Parser {
     }
 }
 
+/// The variables of a range: for the name and for the value.
+type LoopNames = (Option<Box<str>>, Option<Box<str>>);
+
 /// The tokens of one action, being read.
 struct Words<'t> {
     tokens: &'t [Token],
@@ -240,7 +243,7 @@ impl<'t> Words<'t> {
     }
 
     /// `$value :=` or `$key, $value :=` of a range.
-    fn loop_variables(&mut self) -> Result<(Option<Box<str>>, Option<Box<str>>), TemplateError> {
+    fn loop_variables(&mut self) -> Result<LoopNames, TemplateError> {
         let names = match (self.peek(), self.second(1), self.second(2), self.second(3)) {
             (
                 Some(Kind::Variable(key)),

@@ -74,7 +74,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    #[expect(clippy::len_without_is_empty, reason = "the template function of that name, not a collection")]
     pub(super) fn len(&self) -> Result<Self, ExpandError> {
         let len = match self {
             Self::Text(text) => text.len(),
