@@ -62,6 +62,7 @@ pub fn parse_file(name: &str, text: &str) -> Result<RuleFile, Vec<Mistake>> {
         reader.mistake(1, 1, format!("the file is larger than {FILE_BYTES_MAX} bytes; split it"));
         return Err(reader.mistakes);
     }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text); // The byte order mark of some editors.
     let groups = match yaml::read(text) {
         Ok(Some(root)) if !matches!(root.value, Value::Null) => reader.file(&root),
         Ok(_) => Vec::new(), // Prometheus, too, takes an empty file.

@@ -193,6 +193,8 @@ groups:
     assert_eq!(set.get(&full.id).map(|(_, rule)| rule), Some(full));
     assert_eq!(RuleSet::new(vec![file.clone(), file]), Err(DuplicateFile("d/disks.yml".into())));
     assert_eq!(parse_file("empty.yml", "# nothing\n").unwrap().groups, []);
+    let windows = "\u{feff}groups:\r\n- name: g\r\n  rules:\r\n  - {alert: A, expr: up}\r\n";
+    assert_eq!(parse_file("windows.yml", windows).unwrap().groups[0].rules[0].line, 4);
 }
 
 #[test]

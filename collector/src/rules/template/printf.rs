@@ -126,7 +126,6 @@ impl Directive {
             'E' => number::scientific(number, six).replace('e', "E"),
             _ => return None,
         };
-        // Go writes `+Inf` with the verbs of `%v` alone unless a sign is asked for; so does this.
         Some(self.sign(text))
     }
 
@@ -156,6 +155,7 @@ impl Directive {
         }
     }
 
+    /// The sign a flag asks for; `+Inf` carries its own always.
     fn sign(&self, text: String) -> String {
         match text.strip_prefix('+') {
             Some(_) => text,
