@@ -1,1 +1,26 @@
-//! The query engine: parse, plan and evaluate PromQL over any source of samples. Pure: no I/O, no clock.
+//! The query engine: parse, plan and evaluate PromQL over any source of samples.
+//!
+//! Text becomes an `Expr` once (`expr`, `plan`): parsed, type-checked, its regular expressions compiled. An `Expr` is
+//! then evaluated as often as wanted, at one instant or over a range (`eval`), over anything that implements `Source`.
+//! Promises: pure (no I/O, no clock), Prometheus 3 semantics for float samples, every refusal at parse time unless
+//! it depends on the data, and no panic whatever the text or the samples are.
+//! Not here: native histograms, and the annotations (`info`, `warn`) Prometheus adds to results.
+
+mod selector;
+mod expr;
+mod plan;
+mod source;
+mod eval;
+mod functions;
+mod aggregate;
+mod binary;
+mod labelling;
+mod sums;
+
+pub use eval::{Element, EvalError, SeriesPoints, Value, instant, range};
+pub use expr::{Expr, ParseError};
+pub use selector::{InvalidPattern, MatchOp, Matcher, Selector};
+pub use source::{Limits, MemorySource, Source};
+
+/// How far an instant selector looks back for a sample: Prometheus' default. A sample exactly this old is out.
+pub const LOOK_BACK: std::time::Duration = std::time::Duration::from_secs(5 * 60);

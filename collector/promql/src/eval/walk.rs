@@ -1,0 +1,188 @@
+//! The walk over the plan: one evaluation of each node, for all steps.
+
+use std::cell::Cell;
+
+use tocsin_shared::labels::Labels;
+use tocsin_shared::sample::is_stale;
+
+use super::{ABSENT, Block, EvalError, Scalars};
+use crate::aggregate;
+use crate::binary;
+use crate::expr::Expr;
+use crate::functions::{histogram, labels, math};
+use crate::plan::{At, Clock, Kind, Node, Shift};
+use crate::source::{Limits, Source};
+
+/// The instants a node is evaluated at, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grid {
+    pub(crate) start: i64,
+    pub(crate) step: i64,
+    /// At least 1.
+    pub(crate) count: usize,
+}
+
+impl Grid {
+    pub(crate) fn at(self, step: usize) -> i64 {
+        self.start.saturating_add(self.step.saturating_mul(step as i64))
+    }
+
+    pub(crate) fn last(self) -> i64 {
+        self.at(self.count.saturating_sub(1))
+    }
+}
+
+/// One evaluation of one expression.
+pub(crate) struct Evaluator<'a> {
+    pub(super) expr: &'a Expr,
+    pub(super) source: &'a dyn Source,
+    pub(super) limits: &'a Limits,
+    whole: Grid,
+    end: i64,
+    samples: Cell<u64>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// `whole` are the steps of the query, `end` its end, which the last step may miss.
+    pub(crate) fn new(
+        expr: &'a Expr,
+        source: &'a dyn Source,
+        limits: &'a Limits,
+        whole: Grid,
+        end: i64,
+    ) -> Self {
+        Self { expr, source, limits, whole, end, samples: Cell::new(0) }
+    }
+
+    pub(crate) fn grid(&self) -> Grid {
+        self.whole
+    }
+
+    /// Counts samples read or points made against the limit.
+    pub(super) fn charge(&self, samples: usize) -> Result<(), EvalError> {
+        let total = self.samples.get().saturating_add(samples as u64);
+        self.samples.set(total);
+        if self.limits.samples < total {
+            return Err(EvalError::TooManySamples { limit: self.limits.samples });
+        }
+        Ok(())
+    }
+
+    /// Where a step at `at` looks after `@` and `offset`.
+    pub(super) fn look(&self, shift: Shift, at: i64) -> i64 {
+        let base = match shift.at {
+            None => at,
+            Some(At::Fixed(fixed)) => fixed,
+            Some(At::Start) => self.whole.start,
+            Some(At::End) => self.end,
+        };
+        base.saturating_sub(shift.offset)
+    }
+
+    pub(crate) fn scalars(&self, node: &Node, grid: Grid) -> Result<Scalars, EvalError> {
+        let seconds = |ms: i64| Scalars::Same(ms as f64 / 1000.0);
+        Ok(match node {
+            Node::Number(value) => Scalars::Same(*value),
+            Node::Clock(Clock::Now) => Scalars::each(grid.count, |step| grid.at(step) as f64 / 1000.0),
+            Node::Clock(Clock::Start) => seconds(self.whole.start),
+            Node::Clock(Clock::End) => seconds(self.end),
+            Node::Clock(Clock::Step) => seconds(self.whole.step),
+            Node::Clock(Clock::Range) => seconds(self.end.saturating_sub(self.whole.start)),
+            Node::Negate(inner) => {
+                let inner = self.scalars(inner, grid)?;
+                inner.zip(&inner, grid.count, |value, _| -value)
+            }
+            Node::Extreme { largest, left, right } => {
+                let (left, right) = (self.scalars(left, grid)?, self.scalars(right, grid)?);
+                left.zip(&right, grid.count, if *largest { math::max } else { math::min })
+            }
+            Node::Binary(binary) => {
+                let (left, right) = (self.scalars(&binary.left, grid)?, self.scalars(&binary.right, grid)?);
+                left.zip(&right, grid.count, |a, b| binary::scalar(binary.operator, a, b))
+            }
+            Node::Scalar(inner) => only_element(&self.vector(inner, grid)?),
+            _ => unreachable!("the planner puts scalar nodes where scalars are wanted"),
+        })
+    }
+
+    pub(crate) fn vector(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
+        match node {
+            Node::Select(fetch) => self.fetch(fetch, grid, |_, value| value),
+            Node::SampleTime(fetch) => self.fetch(fetch, grid, |time, _| time as f64 / 1000.0)?.drop_names(),
+            Node::OverWindow { function, window, parameters } => {
+                self.over_window(*function, window, parameters, grid)
+            }
+            Node::Absent { inner, labels } => {
+                let block = self.vector(inner, grid)?;
+                Ok(absent(&block, labels, grid.count))
+            }
+            Node::AbsentOverTime { window, labels } => {
+                let present = self.presence(window, grid)?;
+                let row = present.iter().map(|present| if *present { ABSENT } else { 1.0 });
+                let mut block = Block::new(grid.count);
+                block.push(labels.clone(), row);
+                Ok(block)
+            }
+            Node::Each { function, input, parameters } => {
+                let mut block = self.vector(input, grid)?;
+                let parameters =
+                    parameters.iter().map(|node| self.scalars(node, grid)).collect::<Result<Vec<_>, _>>()?;
+                math::each(*function, &mut block, &parameters, grid);
+                block.drop_names()
+            }
+            Node::Vector(inner) => {
+                let scalars = self.scalars(inner, grid)?;
+                Ok(Block::one(Labels::empty(), (0..grid.count).map(|step| scalars.at(step)), grid.count))
+            }
+            Node::Replace(replace) => labels::replace(replace, self.vector(&replace.input, grid)?),
+            Node::Join(join) => labels::join(join, self.vector(&join.input, grid)?),
+            Node::Sort { input, descending } => Ok(math::sort(self.vector(input, grid)?, *descending)),
+            Node::HistogramQuantile { quantile, input } => {
+                let quantile = self.scalars(quantile, grid)?;
+                histogram::quantiles(&quantile, &self.vector(input, grid)?)
+            }
+            Node::Negate(inner) => {
+                let mut block = self.vector(inner, grid)?;
+                block.map(|_, value| -value);
+                block.drop_names()
+            }
+            Node::Binary(binary) => self.binary(binary, grid),
+            Node::Aggregate(node) => {
+                let block = self.vector(&node.input, grid)?;
+                let parameter = node.parameter.as_ref().map(|node| self.scalars(node, grid)).transpose()?;
+                aggregate::aggregate(&node.function, &node.grouping, parameter, block)
+            }
+            _ => unreachable!("the planner puts vector nodes where vectors are wanted"),
+        }
+    }
+
+    fn binary(&self, node: &crate::plan::Binary, grid: Grid) -> Result<Block, EvalError> {
+        match (node.left.kind(), node.right.kind()) {
+            (Kind::Scalar, _) => {
+                let left = self.scalars(&node.left, grid)?;
+                binary::with_scalar(node, self.vector(&node.right, grid)?, &left, true)
+            }
+            (_, Kind::Scalar) => {
+                let right = self.scalars(&node.right, grid)?;
+                binary::with_scalar(node, self.vector(&node.left, grid)?, &right, false)
+            }
+            _ => binary::vectors(node, self.vector(&node.left, grid)?, self.vector(&node.right, grid)?),
+        }
+    }
+}
+
+/// `scalar()`: the value of a vector's only element, else NaN.
+fn only_element(block: &Block) -> Scalars {
+    Scalars::each(block.steps, |step| {
+        let mut present = (0..block.len()).map(|at| block.row(at)[step]).filter(|value| !is_stale(*value));
+        match (present.next(), present.next()) {
+            (Some(value), None) => value,
+            _ => f64::NAN,
+        }
+    })
+}
+
+fn absent(block: &Block, labels: &Labels, steps: usize) -> Block {
+    let any = |step: usize| (0..block.len()).any(|at| !is_stale(block.row(at)[step]));
+    Block::one(labels.clone(), (0..steps).map(|step| if any(step) { ABSENT } else { 1.0 }), steps)
+}

@@ -1,0 +1,141 @@
+//! Counters and slopes: how much something grew over a window, and how fast.
+//!
+//! `rate`, `increase` and `delta` extrapolate from the samples to the window's ends exactly as Prometheus does: to the
+//! end where samples reach near it, else by half a sample interval, and never to before a counter was zero.
+
+use super::window::Samples;
+use crate::sums::Sum;
+
+/// A gap to the window's end longer than this many sample intervals means that the series began or ended inside.
+const NEAR_INTERVALS: f64 = 1.1;
+
+pub(crate) fn rate(samples: Samples<'_>) -> Option<f64> {
+    extrapolated(samples, true, true)
+}
+
+pub(crate) fn increase(samples: Samples<'_>) -> Option<f64> {
+    extrapolated(samples, true, false)
+}
+
+pub(crate) fn delta(samples: Samples<'_>) -> Option<f64> {
+    extrapolated(samples, false, false)
+}
+
+fn extrapolated(samples: Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
+    let Samples { times, values, start, end, .. } = samples;
+    let (first, last) = (*values.first()?, *values.last()?);
+    let (first_time, last_time) = (*times.first()?, *times.last()?);
+    if values.len() < 2 {
+        return None;
+    }
+    let mut growth = last - first;
+    if counter {
+        // After a reset a counter counts from zero, so what it had reached is added.
+        growth += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+    }
+    let seconds = |from: i64, to: i64| to.saturating_sub(from) as f64 / 1000.0;
+    let sampled = seconds(first_time, last_time);
+    let interval = sampled / (values.len() - 1) as f64;
+    let reach = |gap: f64| if interval * NEAR_INTERVALS <= gap { interval / 2.0 } else { gap };
+    let mut to_start = reach(seconds(start, first_time));
+    if counter && 0.0 < growth && 0.0 <= first {
+        to_start = to_start.min(sampled * (first / growth));
+    }
+    let to_end = reach(seconds(last_time, end));
+    let mut factor = (sampled + to_start + to_end) / sampled;
+    if per_second {
+        factor /= seconds(start, end);
+    }
+    Some(growth * factor)
+}
+
+/// The per-second rate between the last two samples of a counter.
+pub(crate) fn irate(samples: Samples<'_>) -> Option<f64> {
+    let (before, last, milliseconds) = last_two(samples)?;
+    let growth = if last < before { last } else { last - before };
+    (milliseconds != 0).then(|| growth / (milliseconds as f64 / 1000.0))
+}
+
+/// The difference of the last two samples.
+pub(crate) fn idelta(samples: Samples<'_>) -> Option<f64> {
+    let (before, last, milliseconds) = last_two(samples)?;
+    (milliseconds != 0).then_some(last - before)
+}
+
+fn last_two(samples: Samples<'_>) -> Option<(f64, f64, i64)> {
+    let ([.., a, b], [.., from, to]) = (samples.values, samples.times) else { return None };
+    Some((*a, *b, to.saturating_sub(*from)))
+}
+
+/// A line through samples: value = slope × seconds since the origin + intercept.
+pub(crate) struct Line {
+    pub(crate) slope: f64,
+    pub(crate) intercept: f64,
+}
+
+/// The least-squares line, with the origin of time given. Two samples at least.
+pub(crate) fn line(samples: Samples<'_>, origin: i64) -> Option<Line> {
+    let Samples { times, values, .. } = samples;
+    if values.len() < 2 {
+        return None;
+    }
+    if values.iter().all(|value| *value == values[0]) {
+        let finite = values[0].is_finite();
+        return Some(if finite {
+            Line { slope: 0.0, intercept: values[0] }
+        } else {
+            Line { slope: f64::NAN, intercept: f64::NAN }
+        });
+    }
+    let (mut x_sum, mut y_sum, mut xy_sum, mut xx_sum) = (Sum::default(), Sum::default(), Sum::default(), Sum::default());
+    for (time, y) in times.iter().zip(values) {
+        let x = time.saturating_sub(origin) as f64 / 1000.0;
+        x_sum.add(x);
+        y_sum.add(*y);
+        xy_sum.add(x * y);
+        xx_sum.add(x * x);
+    }
+    let count = values.len() as f64;
+    let (x_sum, y_sum) = (x_sum.total(), y_sum.total());
+    let covariance = xy_sum.total() - x_sum * y_sum / count;
+    let variance = xx_sum.total() - x_sum * x_sum / count;
+    let slope = covariance / variance;
+    Some(Line { slope, intercept: y_sum / count - slope * x_sum / count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Samples every 10 s from 10 s on, in a window from 0 s to `end` seconds.
+    fn samples<'a>(times: &'a mut Vec<i64>, values: &'a [f64], end: i64) -> Samples<'a> {
+        *times = (1..=values.len() as i64).map(|at| at * 10_000).collect();
+        Samples { times, values, start: 0, end: end * 1000, now: end * 1000 }
+    }
+
+    #[test]
+    fn growth_is_extrapolated_to_the_ends_and_survives_resets() {
+        for (values, end, expected, why) in [
+            (vec![5.0], 20, None, "one sample has no growth"),
+            (vec![100.0, 110.0, 120.0], 30, Some(30.0), "reaches back to the start"),
+            (vec![0.0, 10.0, 20.0], 30, Some(20.0), "a counter was not below zero"),
+            (vec![5.0, 15.0, 25.0], 30, Some(25.0), "half way to the start it was zero"),
+            (vec![100.0, 110.0, 3.0], 30, Some(19.5), "a reset adds what it had reached"),
+            (vec![100.0, 110.0, 120.0], 90, Some(35.0), "half an interval beyond the last sample"),
+        ] {
+            let mut times = Vec::new();
+            let got = increase(samples(&mut times, &values, end));
+            match (got, expected) {
+                (Some(got), Some(expected)) => assert!((got - expected).abs() < 1e-9, "{why}: {got}"),
+                (got, expected) => assert_eq!(got, expected, "{why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_have_a_slope_and_an_intercept_at_the_origin() {
+        let mut times = Vec::new();
+        let line = line(samples(&mut times, &[1.0, 2.0, 3.0], 30), 30_000).unwrap();
+        assert!((line.slope - 0.1).abs() < 1e-12 && (line.intercept - 3.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,132 @@
+//! What makes two label sets the same: `by`, `without`, `on` and `ignoring` are all a filter over label names.
+//!
+//! `Index` numbers the distinct filtered sets without building them: comparing and hashing in place costs no memory.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tocsin_shared::labels::{Labels, METRIC_NAME};
+
+/// Which labels count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// `by`, `on`.
+    Only(Box<[Box<str>]>),
+    /// `without`, `ignoring`: never the metric name.
+    AllBut(Box<[Box<str>]>),
+}
+
+impl Filter {
+    pub(crate) fn keeps(&self, name: &str) -> bool {
+        match self {
+            Self::Only(names) => names.iter().any(|n| **n == *name),
+            Self::AllBut(names) => name != METRIC_NAME && !names.iter().any(|n| **n == *name),
+        }
+    }
+
+    /// The labels that count, as a set of their own.
+    pub(crate) fn project(&self, labels: &Labels) -> Labels {
+        labels.without(|name| !self.keeps(name))
+    }
+
+    fn same(&self, a: &Labels, b: &Labels) -> bool {
+        let (mut a, mut b) = (self.kept(a), self.kept(b));
+        loop {
+            match (a.next(), b.next()) {
+                (None, None) => return true,
+                (Some(x), Some(y)) if equal(&x.0, &y.0) && equal(&x.1, &y.1) => {}
+                _ => return false,
+            }
+        }
+    }
+
+    fn hash(&self, labels: &Labels) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.kept(labels).for_each(|pair| pair.hash(&mut hasher));
+        hasher.finish()
+    }
+
+    fn kept<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a (Arc<str>, Arc<str>)> {
+        labels.pairs().iter().filter(|(name, _)| self.keeps(name))
+    }
+}
+
+/// Series of one source share their texts, so most comparisons end at the pointer.
+fn equal(a: &Arc<str>, b: &Arc<str>) -> bool {
+    Arc::ptr_eq(a, b) || **a == **b
+}
+
+/// Up to here a scan is faster than hashing; one host's rules rarely pass it.
+const SCAN_UP_TO: usize = 8;
+
+/// Numbers distinct label sets, as a filter sees them, from 0 in the order of first sight.
+pub(crate) struct Index<'a> {
+    filter: &'a Filter,
+    sets: Vec<Labels>,
+    by_hash: Option<HashMap<u64, Vec<usize>>>,
+}
+
+impl<'a> Index<'a> {
+    /// `expected` is how many label sets will be added at most.
+    pub(crate) fn new(filter: &'a Filter, expected: usize) -> Self {
+        let by_hash = (expected > SCAN_UP_TO).then(|| HashMap::with_capacity(expected));
+        Self { filter, sets: Vec::new(), by_hash }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    pub(crate) fn find(&self, labels: &Labels) -> Option<usize> {
+        let is_it = |at: &usize| self.filter.same(&self.sets[*at], labels);
+        match &self.by_hash {
+            None => (0..self.sets.len()).find(is_it),
+            Some(table) => table.get(&self.filter.hash(labels))?.iter().copied().find(is_it),
+        }
+    }
+
+    pub(crate) fn find_or_add(&mut self, labels: &Labels) -> usize {
+        if let Some(at) = self.find(labels) {
+            return at;
+        }
+        if let Some(table) = &mut self.by_hash {
+            table.entry(self.filter.hash(labels)).or_default().push(self.sets.len());
+        }
+        self.sets.push(labels.clone());
+        self.sets.len() - 1
+    }
+
+    /// The filtered label sets in the order of their numbers.
+    pub(crate) fn into_labels(self) -> Vec<Labels> {
+        self.sets.iter().map(|labels| self.filter.project(labels)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_numbers_sets_the_same_whether_it_scans_or_hashes() {
+        let filters = [
+            (Filter::Only(["a".into()].into()), vec![0, 0, 1, 2]),
+            (Filter::AllBut(["b".into()].into()), vec![0, 0, 1, 2]),
+            (Filter::AllBut([].into()), vec![0, 1, 2, 3]),
+            (Filter::Only([].into()), vec![0, 0, 0, 0]),
+        ];
+        let sets = [
+            Labels::series("x", &[("a", "1"), ("b", "1")]),
+            Labels::series("y", &[("a", "1"), ("b", "2")]),
+            Labels::series("x", &[("a", "2")]),
+            Labels::series("x", &[("b", "2")]),
+        ];
+        for (filter, expected) in filters {
+            for size in [1, 100] {
+                let mut index = Index::new(&filter, size);
+                let numbers: Vec<_> = sets.iter().map(|set| index.find_or_add(set)).collect();
+                assert_eq!(numbers, expected, "{filter:?} expecting {size}");
+            }
+        }
+    }
+}

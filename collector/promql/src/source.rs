@@ -1,0 +1,96 @@
+//! Where samples come from, and how much of them one evaluation may take.
+
+use std::collections::HashMap;
+
+use tocsin_shared::labels::Labels;
+use tocsin_shared::time::Timestamp;
+
+use crate::selector::Selector;
+
+/// Anything that has samples.
+pub trait Source {
+    /// Calls `visit(labels, times_ms, values)` once for each matching series that has samples in (from, to], oldest
+    /// first, the two slices parallel, times strictly increasing. Staleness markers are included.
+    fn select(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+    );
+}
+
+/// What one evaluation may use at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Samples read from the source plus points computed.
+    pub samples: u64,
+    /// Series in any one vector.
+    pub series: usize,
+    /// Steps of a range evaluation.
+    pub steps: usize,
+}
+
+impl Default for Limits {
+    /// 50 M samples is Prometheus' default and about 0.8 GB at worst; 11,000 steps is what its API allows, a point
+    /// for every pixel and a minute's resolution over a week; 500,000 series is every series of 500 hosts.
+    fn default() -> Self {
+        Self { samples: 50_000_000, series: 500_000, steps: 11_000 }
+    }
+}
+
+/// A small source in memory, for tests and for `rules test`.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySource {
+    series: Vec<Series>,
+    by_labels: HashMap<Labels, usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Series {
+    labels: Labels,
+    times: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl MemorySource {
+    /// A source without samples.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a sample, in any order of time; a sample of the same series and time is replaced.
+    pub fn push(&mut self, labels: &Labels, at: Timestamp, value: f64) {
+        let next = self.series.len();
+        let place = *self.by_labels.entry(labels.clone()).or_insert(next);
+        if place == next {
+            self.series.push(Series { labels: labels.clone(), times: Vec::new(), values: Vec::new() });
+        }
+        let series = &mut self.series[place];
+        match series.times.binary_search(&at.as_millis()) {
+            Ok(same) => series.values[same] = value,
+            Err(gap) => {
+                series.times.insert(gap, at.as_millis());
+                series.values.insert(gap, value);
+            }
+        }
+    }
+}
+
+impl Source for MemorySource {
+    fn select(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+    ) {
+        for series in self.series.iter().filter(|series| selector.matches(&series.labels)) {
+            let low = series.times.partition_point(|t| *t <= from.as_millis());
+            let high = series.times.partition_point(|t| *t <= to.as_millis());
+            if low < high {
+                visit(&series.labels, &series.times[low..high], &series.values[low..high]);
+            }
+        }
+    }
+}
