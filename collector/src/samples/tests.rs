@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tocsin_promql::{Expr, Limits, Source, Value, instant};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::STALE_NAN;
@@ -443,6 +444,57 @@ fn series_that_ended_are_forgotten_once_sealed() {
     assert_eq!(read(&store, ALL).len(), 20 * 50);
     let last = &read(&store, ALL)[r#"m{pod="18-7"}"#];
     assert_eq!(last.len(), 4, "three values and the end");
+}
+
+#[test]
+fn expressions_are_evaluated_over_all_hosts_and_over_one() {
+    let (_dir, store) = new();
+    fill(&store);
+    let at = at(8_000_000);
+    let limits = Limits::default();
+    let cache = RefCell::new(SelectorCache::default());
+    let vector = |text: &str, source: &dyn Source| {
+        let expr = Expr::parse(text).unwrap();
+        match instant(&expr, source, at, &limits).unwrap() {
+            Value::Vector(elements) => {
+                elements.into_iter().map(|e| (e.labels.to_string(), e.value)).collect::<Vec<_>>()
+            }
+            other => panic!("{text} gives {other:?}"),
+        }
+    };
+    for (number, (text, everywhere, on_host_2)) in [
+        ("sum(rate(counter[5m]))", vec![("{}", 11.1)], vec![("{}", 3.7)]),
+        ("count({job=\"node\"})", vec![("{}", 12.0)], vec![("{}", 4.0)]), // `ends` has ended; `odd` is a NaN, and a NaN is a value.
+        ("constant{instance=~\".*-3\"} * 4", vec![("{instance=\"host-3\", job=\"node\"}", 1.0)], vec![]),
+        ("total", vec![("total", 798.0)], vec![]),
+        (
+            "count by (instance) (rate{instance=\"host-2\"})",
+            vec![("{instance=\"host-2\"}", 1.0)],
+            vec![("{instance=\"host-2\"}", 1.0)],
+        ),
+        ("none", vec![], vec![]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let named = |elements: Vec<(&str, f64)>| {
+            elements.into_iter().map(|(l, v)| (l.to_owned(), v)).collect::<Vec<_>>()
+        };
+        let close = |got: Vec<(String, f64)>, expected: Vec<(String, f64)>| {
+            let same = got.iter().zip(&expected).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-6);
+            assert!(same && got.len() == expected.len(), "{text}: {got:?}, expected {expected:?}");
+        };
+        let view = store.view();
+        close(vector(text, &view), named(everywhere));
+        assert!(view.take_error().is_none());
+        for _ in 0..2 {
+            let host = store.host_view(agent(2)).with_cache(number as u64, &cache);
+            close(vector(text, &host), named(on_host_2.clone()));
+        }
+    }
+    let view = store.view().with_samples_max(10);
+    vector("rate(counter[1h])", &view);
+    assert!(matches!(view.take_error(), Some(SelectError::TooManySamples { max: 10 })));
 }
 
 proptest! {

@@ -9,7 +9,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tocsin_promql::{MatchOp, Selector, Source};
 use tocsin_shared::identity::AgentId;
+use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
 use super::Store;
@@ -137,5 +139,46 @@ impl View<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Source for HostView<'_> {
+    fn select(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+    ) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.select_matching(selector.id, &wanted, (from, to), visit));
+    }
+}
+
+impl Source for View<'_> {
+    fn select(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+    ) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.select_matching(&wanted, (from, to), visit));
+    }
+}
+
+/// The labels and values that whatever a selector selects must have.
+fn equalities(selector: &Selector) -> Vec<(&str, &str)> {
+    let equal =
+        selector.matchers.iter().filter(|matcher| matcher.op == MatchOp::Equal && !matcher.value.is_empty());
+    equal.map(|matcher| (&*matcher.name, &*matcher.value)).collect()
+}
+
+fn keep_first(error: &RefCell<Option<SelectError>>, done: Result<(), SelectError>) {
+    if let Err(new) = done {
+        error.borrow_mut().get_or_insert(new);
     }
 }
