@@ -4,7 +4,7 @@
 //! What is recent is in memory (`host`), closed windows are sealed into immutable files (`blocks`), and reading joins
 //! the two (`select`, `view`). Late rows are taken at any age; the first value written for a series and time stays.
 //! Promises: a reader sees a sample from its append until its block is deleted, never twice; a row that was refused
-//! left nothing behind; memory of a host is bounded by its series, not by what an agent sends.
+//! left no sample behind; a host's series and unpacked rows are bounded. Packed chunks wait in memory to be sealed.
 //! Not here: durability before sealing (the journal's), the clock, and when to seal or delete (the caller's).
 
 mod block;
@@ -40,8 +40,8 @@ pub use blocks::{BlockEntry, BlockError, Removed, RemovedFor, SetAside};
 pub use bytes::Malformed;
 pub use codec::{ABSENT, is_absent};
 pub use host::{SERIES_MAX, SampleError};
-pub use select::{SelectError, Visit};
-pub use series::Wanted;
+pub use select::SelectError;
+pub use series::{Visit, Wanted};
 pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
 pub use window::{WINDOW, Window};
 

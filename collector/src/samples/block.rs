@@ -356,3 +356,75 @@ fn read_chunk(reader: &mut Reader) -> Result<ChunkAt, Malformed> {
         head_crc: reader.u32()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tocsin_shared::labels::Labels;
+
+    use super::*;
+
+    fn index() -> Index {
+        let series = |metric: &str, complete| {
+            (Labels::series(metric, &[("mode", "idle"), ("path", "\u{e9}")]), complete)
+        };
+        let chunk = |list| ChunkAt {
+            first: -5,
+            last: i64::MAX,
+            list,
+            offset: u64::MAX,
+            head_len: u32::MAX,
+            body_len: 0,
+            head_crc: 7,
+        };
+        let host = |agent: Option<u128>, chunks| HostIndex {
+            agent: agent.map(|number| AgentId(Uuid::from_u128(number))),
+            target: Labels::new([("instance", "a"), ("mode", "idle")]),
+            chunks,
+        };
+        Index {
+            series: vec![series("cpu", false), series("cpu", true), series("up", false)],
+            lists: vec![[0, 1, 2].into(), [2].into(), [].into()],
+            hosts: vec![
+                host(None, vec![]),
+                host(Some(0), vec![chunk(0), chunk(1)]),
+                host(Some(9), vec![chunk(2)]),
+            ],
+        }
+    }
+
+    #[test]
+    fn an_index_comes_back_and_finds_columns_by_metric() {
+        let index = index();
+        assert_eq!(Index::from_bytes(&index_bytes(&index), |key| key).unwrap(), index);
+        for (list, metric, ids) in [
+            (0, None, &[0, 1, 2][..]),
+            (0, Some("cpu"), &[0, 1]),
+            (0, Some("up"), &[2]),
+            (1, Some("cpu"), &[]),
+            (0, Some("none"), &[]),
+            (9, None, &[]),
+        ] {
+            assert_eq!(index.columns(list, metric), ids, "{list} {metric:?}");
+        }
+        assert_eq!(index.host(Some(AgentId(Uuid::from_u128(9)))), index.hosts.last());
+        assert_eq!(index.host(Some(AgentId(Uuid::from_u128(8)))), None);
+    }
+
+    proptest! {
+        /// Checksums keep damage out; what gets past them must still not bring the collector down.
+        #[test]
+        fn no_bytes_make_an_index_panic(places in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4), cut in any::<usize>()) {
+            let mut bytes = index_bytes(&index());
+            for (place, byte) in places {
+                let place = place % bytes.len();
+                bytes[place] = byte;
+            }
+            let cut = cut % (bytes.len() + 1);
+            if let Ok(index) = Index::from_bytes(&bytes, |key| key) {
+                (0..4).for_each(|list| drop(index.columns(list, Some("cpu")).to_vec()));
+            }
+            Index::from_bytes(&bytes[..cut], |key| key).ok();
+        }
+    }
+}

@@ -16,7 +16,7 @@ use super::codec::is_absent;
 use super::column::Column;
 use super::merge::{Merge, rows_between};
 use super::open::{Open, Position};
-use super::series::{Series, SeriesKey};
+use super::series::{Series, SeriesKey, Visit};
 use super::window::Window;
 
 /// The most series in an agent's table: forty times a usual host, and a bound on what one agent can make us hold.
@@ -82,11 +82,13 @@ impl Host {
         }
         let slots = self.slots_of(table)?;
         let (rows, newest) = self.rows_for(at);
+        let before = rows.times.len();
         let row = rows.row(at.as_millis());
         for (slot, value) in slots.iter().zip(values) {
             rows.columns[*slot as usize].put(row, *value);
         }
-        if newest && row + 1 == rows.times.len() {
+        // A row that was there already may be an old one sent again: it tells nothing about the present table.
+        if newest && row == before {
             self.end_series(slots, row);
         }
         self.last_row = self.last_row.max(Some(at));
@@ -183,6 +185,14 @@ impl Host {
                 self.hold(cut);
             }
         }
+        self.rest();
+    }
+
+    /// Frees the columns for late rows once there are none: most hosts have none most of the time.
+    fn rest(&mut self) {
+        if self.late.times.is_empty() {
+            self.late = Open::default();
+        }
     }
 
     fn hold(&mut self, cut: Option<(Vec<u32>, Chunk)>) {
@@ -207,6 +217,7 @@ impl Host {
                 self.hold(cut);
             }
         }
+        self.rest();
         let inside = |held: &&Held| window.contains(Timestamp::from_millis(held.chunk.first));
         self.closed.iter().filter(inside).cloned().collect()
     }
@@ -259,7 +270,7 @@ impl Host {
         slot: u32,
         span: (i64, i64),
         scratch: &mut Vec<f64>,
-        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+        visit: &mut Visit<'_>,
     ) -> bool {
         let held = self.closed.iter().any(|held| held.chunk.first <= span.1 && span.0 < held.chunk.last);
         let late = self.late.times.first().is_some_and(|first| *first <= span.1);
@@ -304,6 +315,16 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Whether a series has, or may have, samples in (from, to] in memory.
+    pub(crate) fn reaches(&self, slot: u32, span: (i64, i64)) -> bool {
+        let held = self.closed.iter().filter(|held| held.chunk.first <= span.1 && span.0 < held.chunk.last);
+        let open = [&self.open, &self.late].into_iter().any(|rows| {
+            let (low, high) = rows_between(&rows.times, span);
+            (low..high).any(|row| !is_absent(rows.column(slot).get(row)))
+        });
+        open || held.into_iter().any(|held| held.slots.binary_search(&slot).is_ok())
     }
 
     /// The windows of what is in memory.

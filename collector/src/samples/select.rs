@@ -16,10 +16,7 @@ use super::bytes::Malformed;
 use super::chunk::Head;
 use super::host::Host;
 use super::merge::Merge;
-use super::series::{Wanted, resolve};
-
-/// Takes a series' labels as read, its times in milliseconds and its values, as long as each other.
-pub type Visit<'v> = dyn FnMut(&Labels, &[i64], &[f64]) + 'v;
+use super::series::{Visit, Wanted, resolve};
 
 /// Why a selection ended early. What was visited before is right, but not all.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +144,7 @@ fn chunks(
 }
 
 /// The series of a host in a block that the index cannot rule out.
-fn matching(block: &Block, agent: Option<AgentId>, span: (i64, i64), wanted: &Wanted) -> Vec<u32> {
+pub(crate) fn matching(block: &Block, agent: Option<AgentId>, span: (i64, i64), wanted: &Wanted) -> Vec<u32> {
     let lists = chunks(block, agent, span).map(|(_, chunk)| chunk.list);
     let mut lists = lists.collect::<Vec<_>>();
     lists.sort_unstable();

@@ -28,6 +28,9 @@ pub(crate) fn resolve(labels: &Labels, complete: bool, target: &Labels) -> Label
     Labels::new(labels.pairs().iter().chain(target.pairs()).cloned())
 }
 
+/// Takes a series' labels as read, its times in milliseconds and its values, as long as each other.
+pub type Visit<'v> = dyn FnMut(&Labels, &[i64], &[f64]) + 'v;
+
 /// What a selection wants: a predicate, and the equalities in it that an index can use.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {

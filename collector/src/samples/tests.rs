@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -248,9 +249,11 @@ fn rows_for_a_sealed_window_go_to_a_further_block() {
     let (dir, store) = new();
     let series = table(&["x"]);
     let append = |time: i64, value: f64| store.append(agent(1), &series, at(time), &[value]).unwrap();
-    (append(1000, 1.0), append(3000, 3.0));
+    append(1000, 1.0);
+    append(3000, 3.0);
     let first = store.seal(Window::of(at(0))).unwrap().unwrap();
-    (append(2000, 2.0), append(3000, -3.0));
+    append(2000, 2.0);
+    append(3000, -3.0);
     let second = store.seal(Window::of(at(0))).unwrap().unwrap();
     assert_eq!([first.name.as_str(), second.name.as_str()], ["0-7200000.block", "0-7200000.1.block"]);
     let expected = cells(&[(1000, 1.0), (2000, 2.0), (3000, 3.0)]);
@@ -444,6 +447,71 @@ fn series_that_ended_are_forgotten_once_sealed() {
     assert_eq!(read(&store, ALL).len(), 20 * 50);
     let last = &read(&store, ALL)[r#"m{pod="18-7"}"#];
     assert_eq!(last.len(), 4, "three values and the end");
+}
+
+#[test]
+fn a_failed_seal_loses_nothing_and_can_be_tried_again() {
+    let (dir, store) = new();
+    fill(&store);
+    let before = read(&store, ALL);
+    let blocks = dir.path().join("blocks");
+    fs::remove_dir(&blocks).unwrap();
+    let error = store.seal(Window::of(at(0))).unwrap_err();
+    assert!(error.to_string().starts_with("cannot make "), "{error}");
+    assert_eq!(read(&store, ALL), before);
+    fs::create_dir(&blocks).unwrap();
+    assert!(store.seal(Window::of(at(0))).unwrap().is_some());
+    assert_eq!(read(&store, ALL), before);
+    assert_eq!(fs::read_dir(&blocks).unwrap().count(), 1, "one block and nothing unfinished");
+}
+
+#[test]
+fn readers_see_every_row_once_while_rows_come_and_windows_are_sealed() {
+    const ROWS: i64 = 2_000;
+    let (_dir, store) = new();
+    let (series, written) = (table(&["x", "y"]), AtomicI64::new(0));
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for row in 1..=ROWS {
+                store.append(agent(1), &series, at(row * 10_000), &[row as f64, 1.0]).unwrap();
+                written.store(row, Ordering::Release);
+            }
+        });
+        threads.spawn(|| {
+            while written.load(Ordering::Acquire) < ROWS {
+                store.windows_in_memory().into_iter().for_each(|window| drop(store.seal(window).unwrap()));
+            }
+        });
+        let mut seen = 0;
+        while seen < ROWS {
+            seen = written.load(Ordering::Acquire);
+            let rows = read(&store, (Timestamp::MIN, at(seen * 10_000)));
+            let x = rows.get("x").map_or(&[][..], Vec::as_slice);
+            let expected = (1..=seen).map(|row| (row * 10_000, (row as f64).to_bits()));
+            assert!(x.iter().copied().eq(expected), "{} of {seen} rows", x.len());
+        }
+    });
+}
+
+#[test]
+fn series_are_listed_where_they_have_samples() {
+    let (_dir, store) = new();
+    let list = |store: &Store, from: i64, to: i64| {
+        let wanted = Wanted { equals: &[], matches: &|labels| labels.metric() != "hidden" };
+        store.view().series(&wanted, (at(from), at(to))).iter().map(Labels::to_string).collect::<Vec<_>>()
+    };
+    store.append(agent(1), &table(&["old", "hidden"]), at(1000), &[1.0, 1.0]).unwrap();
+    store.append(agent(1), &table(&["new", "hidden"]), at(WINDOW_MILLIS + 1000), &[1.0, 1.0]).unwrap();
+    for sealed in [false, true] {
+        assert_eq!(list(&store, 0, 1000), ["old"], "sealed: {sealed}");
+        assert_eq!(list(&store, 1000, WINDOW_MILLIS), [""; 0], "sealed: {sealed}");
+        assert_eq!(
+            list(&store, 1000, WINDOW_MILLIS + 1000),
+            ["new", "old"],
+            "its end is a sample; sealed: {sealed}"
+        );
+        store.seal(Window::of(at(0))).unwrap();
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! that has one.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tocsin_promql::{MatchOp, Selector, Source};
@@ -16,8 +16,8 @@ use tocsin_shared::time::Timestamp;
 
 use super::Store;
 use super::host::Host;
-use super::select::{SelectError, Selection, Visit};
-use super::series::Wanted;
+use super::select::{SelectError, Selection, matching};
+use super::series::{Visit, Wanted, resolve};
 
 /// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
 pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
@@ -140,16 +140,29 @@ impl View<'_> {
         }
         Ok(())
     }
+
+    /// The label sets of the series that match and have samples in (from, to], sorted. No sample is read: of a packed
+    /// chunk that reaches into the span, every series counts.
+    pub fn series(&self, wanted: &Wanted, (from, to): (Timestamp, Timestamp)) -> Vec<Labels> {
+        let (span, mut found) = ((from.as_millis(), to.as_millis()), BTreeSet::new());
+        for (agent, host) in self.store.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let slots = host.series.find(wanted).into_iter().filter(|slot| host.reaches(*slot, span));
+            found.extend(slots.map(|slot| host.series.labels(slot).clone()));
+            for block in self.store.blocks.overlapping(span) {
+                let stored = matching(&block, agent, span, wanted).into_iter().map(|id| {
+                    let (labels, complete) = &block.index.series[id as usize];
+                    resolve(labels, *complete, host.series.target())
+                });
+                found.extend(stored.filter(|labels| (wanted.matches)(labels)));
+            }
+        }
+        found.into_iter().collect()
+    }
 }
 
 impl Source for HostView<'_> {
-    fn select(
-        &self,
-        selector: &Selector,
-        from: Timestamp,
-        to: Timestamp,
-        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
-    ) {
+    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut Visit<'_>) {
         let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(selector.id, &wanted, (from, to), visit));
@@ -157,13 +170,7 @@ impl Source for HostView<'_> {
 }
 
 impl Source for View<'_> {
-    fn select(
-        &self,
-        selector: &Selector,
-        from: Timestamp,
-        to: Timestamp,
-        visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
-    ) {
+    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut Visit<'_>) {
         let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(&wanted, (from, to), visit));
