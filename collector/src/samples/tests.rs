@@ -367,6 +367,22 @@ fn blocks_are_deleted_by_age_and_by_size_oldest_first() {
 }
 
 #[test]
+fn no_block_is_kept_that_is_older_than_a_deleted_one() {
+    let (_dir, store) = new();
+    for (window, rows) in [(0, 1), (1, 500), (2, 1)] {
+        for row in 0..rows {
+            let time = at(window * WINDOW_MILLIS + row * 10_000);
+            store.append(agent(1), &table(&["x"]), time, &[(row as f64).sin()]).unwrap();
+        }
+        store.seal(Window::of(at(window * WINDOW_MILLIS))).unwrap().unwrap();
+    }
+    let blocks = store.blocks();
+    let removed = store.retain(at(0), Duration::MAX, blocks[0].bytes + blocks[2].bytes).unwrap();
+    assert_eq!(removed.len(), 2, "the small oldest block would fit, but not without the large one after it");
+    assert_eq!(store.blocks(), blocks[2..]);
+}
+
+#[test]
 fn a_series_that_never_changes_costs_next_to_nothing() {
     const SERIES: usize = 1000;
     let (_dir, store) = new();
