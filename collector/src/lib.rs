@@ -1,3 +1,14 @@
-//! Under construction.
+//! The collector: ingest → journal → samples → evaluate → alert → incident → feed, each a module, in that order.
 
+pub mod clock;
+pub mod identity;
+pub mod listen;
+pub mod ingest;
+pub mod journal;
+pub mod samples;
 pub mod rules;
+pub mod evaluate;
+pub mod state;
+pub mod alert;
+pub mod incident;
+pub mod jobs;

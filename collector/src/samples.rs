@@ -1,0 +1,269 @@
+//! The sample store: rows of hosts in, series for PromQL out.
+//!
+//! A host's rows share one time column; its series are columns that cost next to nothing while they do not change.
+//! What is recent is in memory (`host`), closed windows are sealed into immutable files (`blocks`), and reading joins
+//! the two (`select`, `view`). Late rows are taken at any age; the first value written for a series and time stays.
+//! Promises: a reader sees a sample from its append until its block is deleted, never twice; a row that was refused
+//! left no sample behind; a host's series and unpacked rows are bounded. Packed chunks wait in memory to be sealed.
+//! Not here: durability before sealing (the journal's), the clock, and when to seal or delete (the caller's).
+
+mod block;
+mod blocks;
+mod bytes;
+mod chunk;
+mod codec;
+mod column;
+mod host;
+mod merge;
+mod open;
+mod rewrite;
+mod select;
+mod series;
+mod view;
+mod window;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::labels::Labels;
+use tocsin_shared::time::Timestamp;
+
+use block::Sealing;
+use blocks::Blocks;
+use host::Host;
+
+pub use blocks::{BlockEntry, BlockError, Removed, RemovedFor, SetAside};
+pub use bytes::Malformed;
+pub use codec::{ABSENT, is_absent};
+pub use host::{SERIES_MAX, SampleError};
+pub use select::SelectError;
+pub use series::{Visit, Wanted};
+pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
+pub use window::{WINDOW, Window};
+
+/// Hosts by agent; the one without an agent holds what rules recorded across hosts.
+type Hosts = HashMap<Option<AgentId>, Arc<RwLock<Host>>>;
+
+/// How much there is, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub hosts: usize,
+    /// Series with samples in memory or being sent.
+    pub series: usize,
+    pub samples_in_memory: u64,
+    /// Samples in memory, packed and open.
+    pub sample_bytes_in_memory: usize,
+    /// Lists and indexes of series; label texts, which the agents' tables share, are not counted.
+    pub series_bytes_in_memory: usize,
+    pub blocks: usize,
+    pub samples_at_rest: u64,
+    pub bytes_at_rest: u64,
+}
+
+/// All samples of all hosts. Shared as it is; each host has its own lock.
+#[derive(Debug)]
+pub struct Store {
+    hosts: RwLock<Hosts>,
+    blocks: Blocks,
+    /// Held while blocks are written or deleted.
+    sealing: Mutex<()>,
+}
+
+impl Store {
+    /// Opens the store over `<dir>/blocks`, made if it is not there. Says which files were set aside.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<(Self, Vec<SetAside>), BlockError> {
+        let (blocks, aside) = Blocks::open(dir.into().join("blocks"))?;
+        let mut hosts = Hosts::new();
+        for block in blocks.list().iter() {
+            for index in &block.index.hosts {
+                let host = hosts
+                    .entry(index.agent)
+                    .or_insert_with(|| Arc::new(RwLock::new(Host::new(Labels::empty()))));
+                let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+                host.series.set_target(index.target.clone()); // The newest block is last.
+                let last = index.chunks.iter().map(|chunk| Timestamp::from_millis(chunk.last)).max();
+                host.last_row = host.last_row.max(last);
+            }
+        }
+        Ok((Self { hosts: RwLock::new(hosts), blocks, sealing: Mutex::new(()) }, aside))
+    }
+
+    /// Sets the labels that go over each series of a host, for everything read from now on.
+    pub fn set_target(&self, agent: AgentId, target: Labels) {
+        let host = self.host_or_new(Some(agent));
+        host.write().unwrap_or_else(PoisonError::into_inner).series.set_target(target);
+    }
+
+    /// Adds a row of a host: the value of each series of `table` at one instant; `ABSENT` where there is none.
+    ///
+    /// Keep sending the same `Arc` while the table is the same: it is known by its address. A row that is there
+    /// already changes nothing. Returns once it can be read; durability is the journal's.
+    pub fn append(
+        &self,
+        agent: AgentId,
+        table: &Arc<[Labels]>,
+        at: Timestamp,
+        values: &[f64],
+    ) -> Result<(), SampleError> {
+        let host = self.host_or_new(Some(agent));
+        let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+        host.append(table, at, values)
+    }
+
+    /// Adds a sample that a rule recorded, under a host or (`None`) across hosts. `labels` are all labels of the series:
+    /// target labels do not go over them. Ending such a series, with `STALE_NAN`, is the caller's.
+    pub fn append_derived(
+        &self,
+        agent: Option<AgentId>,
+        labels: Labels,
+        at: Timestamp,
+        value: f64,
+    ) -> Result<(), SampleError> {
+        let host = self.host_or_new(agent);
+        let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+        host.append_derived(labels, at, value)
+    }
+
+    /// Everything, for queries.
+    pub fn view(&self) -> View<'_> {
+        View { store: self, samples_max: SELECT_SAMPLES_MAX, error: RefCell::default() }
+    }
+
+    /// One host, for its rules. A host never heard of has no series.
+    pub fn host_view(&self, agent: AgentId) -> HostView<'_> {
+        let agent = Some(agent);
+        let host = self.host(agent);
+        HostView {
+            store: self,
+            agent,
+            host,
+            cache: None,
+            samples_max: SELECT_SAMPLES_MAX,
+            error: RefCell::default(),
+        }
+    }
+
+    /// The windows that have samples in memory, oldest first: what there is to seal.
+    pub fn windows_in_memory(&self) -> Vec<Window> {
+        let mut windows = BTreeSet::new();
+        for (_, host) in self.hosts() {
+            windows.extend(host.read().unwrap_or_else(PoisonError::into_inner).windows());
+        }
+        windows.into_iter().collect()
+    }
+
+    /// Writes everything in memory of a window into one block and drops it from memory; nothing when there is nothing.
+    ///
+    /// Durable when it returns. On an error memory keeps everything, and sealing can be tried again. Rows that come
+    /// later go into a further block of the same window. Seal some time after a window's end (an hour, say): rules
+    /// then find their ranges in memory.
+    pub fn seal(&self, window: Window) -> Result<Option<BlockEntry>, BlockError> {
+        let _one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sealing = Vec::new();
+        for (agent, host) in self.hosts() {
+            let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+            let held = host.close(window);
+            if !held.is_empty() {
+                let slots = held.iter().flat_map(|held| held.slots.iter().copied());
+                let keys = slots.map(|slot| (slot, host.key(slot).clone())).collect();
+                let target = host.series.target().clone();
+                sealing.push(Sealing { agent, target, keys, held });
+            }
+        }
+        if sealing.is_empty() {
+            return Ok(None);
+        }
+        let entry = self.blocks.write(window, &mut sealing)?;
+        for Sealing { agent, held, .. } in &sealing {
+            if let Some(host) = self.host(*agent) {
+                host.write().unwrap_or_else(PoisonError::into_inner).forget(held);
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Deletes the blocks older than `max_age`, then the oldest until the rest takes at most `max_bytes`; and forgets
+    /// hosts that have no samples left. Returns what was deleted.
+    pub fn retain(
+        &self,
+        now: Timestamp,
+        max_age: Duration,
+        max_bytes: u64,
+    ) -> Result<Vec<Removed>, BlockError> {
+        let _one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.blocks.retain(now, max_age, max_bytes)?;
+        if !removed.is_empty() {
+            self.forget_hosts();
+        }
+        Ok(removed)
+    }
+
+    fn forget_hosts(&self) {
+        let list = self.blocks.list();
+        let stored =
+            list.iter().flat_map(|block| &block.index.hosts).map(|host| host.agent).collect::<HashSet<_>>();
+        // A host that somebody holds is in use: with the map locked, nobody else can get hold of it.
+        self.hosts.write().unwrap_or_else(PoisonError::into_inner).retain(|agent, host| {
+            let idle = Arc::strong_count(host) == 1
+                && host.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+            !idle || stored.contains(agent)
+        });
+    }
+
+    /// The blocks there are, oldest first.
+    pub fn blocks(&self) -> Vec<BlockEntry> {
+        self.blocks.list().iter().map(|block| block.entry.clone()).collect()
+    }
+
+    /// How much there is. Walks all columns: for a metrics page, not for each row.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for (agent, host) in self.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let (series, samples) = host.memory();
+            stats.hosts += usize::from(agent.is_some());
+            stats.series += host.series.len();
+            stats.samples_in_memory += host.samples();
+            stats.series_bytes_in_memory += series;
+            stats.sample_bytes_in_memory += samples;
+        }
+        for block in self.blocks.list().iter() {
+            stats.blocks += 1;
+            stats.samples_at_rest += block.entry.samples;
+            stats.bytes_at_rest += block.entry.bytes;
+        }
+        stats
+    }
+
+    /// The newest row of each host.
+    pub fn last_rows(&self) -> Vec<(AgentId, Timestamp)> {
+        let last = |(agent, host): (Option<AgentId>, Arc<RwLock<Host>>)| {
+            Some((agent?, host.read().unwrap_or_else(PoisonError::into_inner).last_row?))
+        };
+        self.hosts().into_iter().filter_map(last).collect()
+    }
+
+    fn host(&self, agent: Option<AgentId>) -> Option<Arc<RwLock<Host>>> {
+        self.hosts.read().unwrap_or_else(PoisonError::into_inner).get(&agent).cloned()
+    }
+
+    fn host_or_new(&self, agent: Option<AgentId>) -> Arc<RwLock<Host>> {
+        if let Some(host) = self.host(agent) {
+            return host;
+        }
+        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(agent).or_insert_with(|| Arc::new(RwLock::new(Host::new(Labels::empty())))))
+    }
+
+    fn hosts(&self) -> Vec<(Option<AgentId>, Arc<RwLock<Host>>)> {
+        let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        hosts.iter().map(|(agent, host)| (*agent, Arc::clone(host))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

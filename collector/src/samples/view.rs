@@ -1,0 +1,191 @@
+//! The store as PromQL sees it: all hosts, or one.
+//!
+//! A view of one host is made for every evaluation of a rule, thousands of times a second. It finds a selector's series
+//! once and remembers them in a `SelectorCache` of the caller's, until the host's series change.
+//! `Source::select` cannot fail, so a view keeps its first error: ask for it after the evaluation, and trust no result
+//! that has one.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tocsin_promql::{MatchOp, Selector, Source};
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::labels::Labels;
+use tocsin_shared::time::Timestamp;
+
+use super::Store;
+use super::host::Host;
+use super::select::{SelectError, Selection, matching};
+use super::series::{Visit, Wanted, resolve};
+
+/// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
+pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
+/// Selectors remembered for one host; more than any rule set has, and a bound if ids are not what they should be.
+const CACHED_SELECTORS_MAX: usize = 16_384;
+
+/// The series that selectors resolved to on one host. One for each host, kept by whoever evaluates its rules.
+#[derive(Debug, Default)]
+pub struct SelectorCache(HashMap<(u64, usize), Resolved>);
+
+#[derive(Debug)]
+struct Resolved {
+    generation: u64,
+    slots: Arc<[u32]>,
+}
+
+impl SelectorCache {
+    fn slots(&mut self, key: (u64, usize), host: &Host, wanted: &Wanted) -> Arc<[u32]> {
+        let generation = host.series.generation();
+        if let Some(known) = self.0.get(&key).filter(|known| known.generation == generation) {
+            return Arc::clone(&known.slots);
+        }
+        if self.0.len() >= CACHED_SELECTORS_MAX {
+            self.0.clear();
+        }
+        let slots: Arc<[u32]> = host.series.find(wanted).into();
+        self.0.insert(key, Resolved { generation, slots: Arc::clone(&slots) });
+        slots
+    }
+}
+
+/// One host's samples. Do not append to the same host from within `visit`.
+pub struct HostView<'a> {
+    pub(super) store: &'a Store,
+    pub(super) agent: Option<AgentId>,
+    pub(super) host: Option<Arc<RwLock<Host>>>,
+    pub(super) cache: Option<(u64, &'a RefCell<SelectorCache>)>,
+    pub(super) samples_max: u64,
+    pub(super) error: RefCell<Option<SelectError>>,
+}
+
+impl<'a> HostView<'a> {
+    /// Remembers what selectors resolve to. `expr` tells expressions apart whose selectors have the same ids.
+    pub fn with_cache(mut self, expr: u64, cache: &'a RefCell<SelectorCache>) -> Self {
+        self.cache = Some((expr, cache));
+        self
+    }
+
+    /// Sets how many samples one selection may give.
+    pub fn with_samples_max(mut self, samples_max: u64) -> Self {
+        self.samples_max = samples_max;
+        self
+    }
+
+    /// The first error of a selection since the last call.
+    pub fn take_error(&self) -> Option<SelectError> {
+        self.error.borrow_mut().take()
+    }
+
+    /// Visits each series of the host that matches and has samples in (from, to]. `selector` is the cache's key.
+    pub fn select_matching(
+        &self,
+        selector: usize,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), SelectError> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let host = host.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = match self.cache {
+            Some((expr, cache)) => cache.borrow_mut().slots((expr, selector), &host, wanted),
+            None => host.series.find(wanted).into(),
+        };
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
+        let mut selection = Selection::new(span, self.samples_max, &mut visit);
+        match self.store.blocks.overlapping(span).as_slice() {
+            [] => selection.memory(&host, &slots),
+            blocks => selection.stored((self.agent, &host), &slots, wanted, blocks),
+        }
+    }
+}
+
+/// All hosts' samples. Do not append from within `visit`.
+pub struct View<'a> {
+    pub(super) store: &'a Store,
+    pub(super) samples_max: u64,
+    pub(super) error: RefCell<Option<SelectError>>,
+}
+
+impl View<'_> {
+    /// Sets how many samples one selection may give.
+    pub fn with_samples_max(mut self, samples_max: u64) -> Self {
+        self.samples_max = samples_max;
+        self
+    }
+
+    /// The first error of a selection since the last call.
+    pub fn take_error(&self) -> Option<SelectError> {
+        self.error.borrow_mut().take()
+    }
+
+    /// Visits each series of any host that matches and has samples in (from, to].
+    pub fn select_matching(
+        &self,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), SelectError> {
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
+        let mut selection = Selection::new(span, self.samples_max, &mut visit);
+        for (agent, host) in self.store.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let slots = host.series.find(wanted);
+            match self.store.blocks.overlapping(span).as_slice() {
+                [] => selection.memory(&host, &slots)?,
+                blocks => selection.stored((agent, &host), &slots, wanted, blocks)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The label sets of the series that match and have samples in (from, to], sorted. No sample is read: of a packed
+    /// chunk that reaches into the span, every series counts.
+    pub fn series(&self, wanted: &Wanted, (from, to): (Timestamp, Timestamp)) -> Vec<Labels> {
+        let (span, mut found) = ((from.as_millis(), to.as_millis()), BTreeSet::new());
+        for (agent, host) in self.store.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let slots = host.series.find(wanted).into_iter().filter(|slot| host.reaches(*slot, span));
+            found.extend(slots.map(|slot| host.series.labels(slot).clone()));
+            for block in self.store.blocks.overlapping(span) {
+                let stored = matching(&block, agent, span, wanted).into_iter().map(|id| {
+                    let (labels, complete) = &block.index.series[id as usize];
+                    resolve(labels, *complete, host.series.target())
+                });
+                found.extend(stored.filter(|labels| (wanted.matches)(labels)));
+            }
+        }
+        found.into_iter().collect()
+    }
+}
+
+impl Source for HostView<'_> {
+    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut Visit<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.select_matching(selector.id, &wanted, (from, to), visit));
+    }
+}
+
+impl Source for View<'_> {
+    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut Visit<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.select_matching(&wanted, (from, to), visit));
+    }
+}
+
+/// The labels and values that whatever a selector selects must have.
+fn equalities(selector: &Selector) -> Vec<(&str, &str)> {
+    let equal =
+        selector.matchers.iter().filter(|matcher| matcher.op == MatchOp::Equal && !matcher.value.is_empty());
+    equal.map(|matcher| (&*matcher.name, &*matcher.value)).collect()
+}
+
+fn keep_first(error: &RefCell<Option<SelectError>>, done: Result<(), SelectError>) {
+    if let Err(new) = done {
+        error.borrow_mut().get_or_insert(new);
+    }
+}
