@@ -1,1 +1,4 @@
 //! Under construction.
+
+pub mod identity;
+pub mod listen;
