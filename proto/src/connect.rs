@@ -225,7 +225,7 @@ fn explain_certificate(endpoint: Endpoint, error: &CertificateError) -> ConnectE
             ConnectError::OtherCollector(endpoint)
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            ConnectError::Name { endpoint, names: presented.clone() }
+            ConnectError::Name { endpoint, names: presented.iter().map(|name| plain_name(name)).collect() }
         }
         CertificateError::NotValidForName => ConnectError::Name { endpoint, names: Vec::new() },
         CertificateError::Expired
@@ -237,6 +237,12 @@ fn explain_certificate(endpoint: Endpoint, error: &CertificateError) -> ConnectE
         }
         other => ConnectError::Protocol { endpoint, reason: other.to_string() },
     }
+}
+
+/// rustls shows names as `DnsName("a.example.com")` and `IpAddress(10.0.0.1)`.
+fn plain_name(shown: &str) -> String {
+    let inner = shown.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(shown);
+    inner.trim_matches('"').to_owned()
 }
 
 fn about_certificates(alert: AlertDescription) -> bool {

@@ -69,6 +69,7 @@ impl Site {
         params.subject_alt_names = vec![self.uri(self.authority.cluster())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.serial_number = Some(rcgen::SerialNumber::from(7)); // The default has 160 bits.
         change(&mut params);
         let certificate = params.signed_by(&key, &issuer).unwrap();
         ClientIdentity { chain_pem: certificate.pem(), key_pem: Secret::new(key.serialize_pem()) }
@@ -244,7 +245,8 @@ async fn clients_check_whom_they_talk_to() {
         (open(front, Clients::Anyone, Limits::default()).await, tls::trusting(authority.pem(), None).unwrap())
     };
     let named = {
-        let issued = site.authority.issue_server(&names(&["collector.example.com"]), now()).unwrap();
+        let issued =
+            site.authority.issue_server(&names(&["collector.example.com", "10.0.0.1"]), now()).unwrap();
         let front = front_tls(ServerCertificate::issued(&issued, now()).unwrap(), TlsMin::V1_3).unwrap();
         open(front, Clients::Anyone, Limits::default()).await
     };
@@ -256,7 +258,7 @@ async fn clients_check_whom_they_talk_to() {
         (&localhost, site.trust(None), ""),
         (&localhost, wrong_pin, "this is another collector"),
         (&localhost, stranger.trust(None), "an authority that is not trusted"),
-        (&named.0, pin, "not for that name but for DnsName(\"collector.example.com\")"),
+        (&named.0, pin, "not for that name but for collector.example.com, 10.0.0.1;"),
         (&named.0, site.trust(None), "add the name to the collector's `names`"),
         (&expired.0.0, expired.1, "check the clocks"),
     ] {
@@ -496,12 +498,10 @@ async fn tonic_serves_what_comes_in() {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("tocsin", tonic_health::ServingStatus::Serving).await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tonic::transport::Server::builder().add_service(health).serve_with_incoming_shutdown(
-        incoming,
-        async {
-            stopped.await.ok();
-        },
-    );
+    let ended = async {
+        stopped.await.ok();
+    };
+    let server = tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, ended);
     let server = tokio::spawn(server);
     let tls = site.trust(Some(&site.agent(1)));
     let channel = connect(&endpoint, tls, PATIENCE).await.unwrap();
