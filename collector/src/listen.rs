@@ -8,6 +8,7 @@
 pub mod certificate;
 pub mod connection;
 pub mod limits;
+pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +18,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use tocsin_shared::tls::{ALPN_H2, TlsError, certificates, provider, roots};
+use rustls::{CertificateError, ServerConfig};
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::tls::ALPN_H2;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,24 +30,23 @@ use tokio_stream::Stream;
 use uuid::Uuid;
 
 use crate::identity::peer::{InvalidPeer, PeerIdentity, parse_peer};
-use certificate::ServerCertificate;
 use connection::{Connection, Peer};
-use limits::{Share, Shares};
+use limits::{Origin, Share, Shares};
 
 /// Connections that are ready but not yet taken by the server, which takes them at once.
 const READY_QUEUE: usize = 16;
 /// The pause after an accept that failed for want of descriptors or memory: long enough for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// The longest chain a client may show: its certificate, two in between, the authority.
-const CLIENT_CHAIN_MAX: usize = 4;
 
 /// How many of what at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Handshakes at the same time; more wait in the kernel's queue.
     pub handshakes: usize,
-    /// The time for one handshake, and again for the first bytes after it.
+    /// The time for one handshake.
     pub handshake: Duration,
+    /// The time for the first words after it.
+    pub opening: Duration,
     /// Connections of one address (an IPv6 /64) that have not proved who they are.
     pub per_address: usize,
     /// Connections with certificates of one agent: the live one, and what a flapping network left half open.
@@ -62,6 +62,7 @@ impl Default for Limits {
         Self {
             handshakes: 256,
             handshake: Duration::from_secs(5),
+            opening: Duration::from_secs(5),
             per_address: 64,
             per_agent: 8,
             connections: 10_000,
@@ -89,75 +90,11 @@ pub enum ListenError {
     },
 }
 
-/// Why a TLS listener cannot be configured.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenTlsError {
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("cannot verify clients: {0}")]
-    Verifier(String),
-}
-
-/// The oldest TLS that the front speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMin {
-    /// An opt-in, for browsers and paging tools that are stuck.
-    V1_2,
-    V1_3,
-}
-
-/// TLS for the agents' listener: a certificate of this authority is required, TLS 1.3 and HTTP/2 only.
-pub fn agents_tls(
-    certificate: Arc<ServerCertificate>,
-    authority_pem: &str,
-) -> Result<Arc<ServerConfig>, ListenTlsError> {
-    let failed = |error: &dyn std::error::Error| ListenTlsError::Verifier(error.to_string());
-    let roots = roots(&certificates(authority_pem, "the authority's file")?)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| failed(&error))?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| failed(&error))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificate);
-    Ok(finished(config, &[ALPN_H2]))
-}
-
-/// TLS for the front: no client certificate, HTTP/2 and HTTP/1.1.
-pub fn front_tls(
-    certificate: Arc<ServerCertificate>,
-    min: TlsMin,
-) -> Result<Arc<ServerConfig>, ListenTlsError> {
-    let versions: &[_] = match min {
-        TlsMin::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsMin::V1_3 => &[&rustls::version::TLS13],
-    };
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
-        .map_err(|error| ListenTlsError::Verifier(error.to_string()))?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    Ok(finished(config, &[ALPN_H2, b"http/1.1"]))
-}
-
-/// Nothing is resumed: every connection shows its certificate anew.
-fn finished(mut config: ServerConfig, protocols: &[&[u8]]) -> Arc<ServerConfig> {
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.max_early_data_size = 0;
-    Arc::new(config)
-}
-
-/// Whether the registry knows a certificate and has not revoked it.
-pub type Admit = Arc<dyn Fn(&PeerIdentity) -> bool + Send + Sync>;
-
 /// Who is let in on a listener.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// Agents of this cluster whose certificate the registry admits.
-    Agents { cluster: Uuid, admit: Admit },
+    /// Agents of this cluster, by the certificate that `tls::agents_tls` has verified.
+    Agents { cluster: Uuid },
     /// Anyone; they prove who they are call by call.
     Anyone,
 }
@@ -252,8 +189,8 @@ struct Door {
     tls: TlsAcceptor,
     clients: Clients,
     limits: Limits,
-    per_address: Arc<Shares<limits::Origin>>,
-    per_agent: Arc<Shares<tocsin_shared::identity::AgentId>>,
+    per_address: Arc<Shares<Origin>>,
+    per_agent: Arc<Shares<AgentId>>,
     total: Arc<Semaphore>,
     counts: Arc<Counts>,
     ready: mpsc::Sender<Connection>,
@@ -300,9 +237,9 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
 
 /// What a connection holds as long as it lives.
 struct Slots {
-    total: tokio::sync::OwnedSemaphorePermit,
+    total: OwnedSemaphorePermit,
     /// `None` on exempt loopback.
-    address: Option<Share<limits::Origin>>,
+    address: Option<Share<Origin>>,
 }
 
 /// Why a connection was dropped.
@@ -314,12 +251,10 @@ enum Refused {
     Late,
     #[error("it does not speak HTTP/2")]
     Protocol,
-    #[error("it showed no certificate, or a chain that is too long")]
-    Chain,
+    #[error("it showed no certificate")]
+    NoCertificate,
     #[error("its certificate is not an agent's")]
     Peer(#[from] InvalidPeer),
-    #[error("its certificate {serial} is revoked or unknown")]
-    NotAdmitted { serial: String },
     #[error("its agent has too many connections")]
     OverAgent,
 }
@@ -337,7 +272,7 @@ async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: S
         Err(refused) => {
             count(match refused {
                 Refused::Late => &door.counts.handshake_late,
-                Refused::NotAdmitted { .. } => &door.counts.not_admitted,
+                Refused::Handshake(ref error) if is_revoked(error) => &door.counts.not_admitted,
                 Refused::OverAgent => &door.counts.over_agent,
                 _ => &door.counts.handshake_failed,
             });
@@ -377,13 +312,10 @@ impl Door {
             .map_err(|_| Refused::Late)?
             .map_err(Refused::Handshake)?;
         let Slots { total, address: share } = slots;
-        let (certificate, agent) = match &self.clients {
+        let (certificate, agent) = match self.clients {
             Clients::Anyone => (None, None),
-            Clients::Agents { cluster, admit } => {
-                let identity = identify(&stream, *cluster)?;
-                if !admit(&identity) {
-                    return Err(Refused::NotAdmitted { serial: identity.serial });
-                }
+            Clients::Agents { cluster } => {
+                let identity = identify(&stream, cluster)?;
                 let agent = self.per_agent.take(identity.agent).ok_or(Refused::OverAgent)?;
                 (Some(identity), Some(agent))
             }
@@ -392,7 +324,7 @@ impl Door {
         if peer.certificate.is_some() {
             peer.authenticated();
         }
-        Ok(Connection::new(stream, peer, self.limits.handshake, (total, agent)))
+        Ok(Connection::new(stream, peer, self.limits.opening, (total, agent)))
     }
 }
 
@@ -402,12 +334,15 @@ fn identify(stream: &TlsStream<TcpStream>, cluster: Uuid) -> Result<PeerIdentity
     if session.alpn_protocol() != Some(ALPN_H2) {
         return Err(Refused::Protocol);
     }
-    match session.peer_certificates() {
-        Some([certificate, rest @ ..]) if rest.len() < CLIENT_CHAIN_MAX => {
-            Ok(parse_peer(certificate, cluster)?)
-        }
-        _ => Err(Refused::Chain),
-    }
+    let chain = session.peer_certificates().ok_or(Refused::NoCertificate)?;
+    let certificate = chain.first().ok_or(Refused::NoCertificate)?;
+    Ok(parse_peer(certificate, cluster)?)
+}
+
+/// Whether a handshake failed because the registry does not admit the certificate.
+fn is_revoked(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(CertificateError::Revoked)))
 }
 
 #[cfg(test)]

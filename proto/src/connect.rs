@@ -196,6 +196,9 @@ pub fn explain(endpoint: &Endpoint, error: &(dyn StdError + 'static)) -> Connect
         };
     }
     let reason = deepest.to_string();
+    if let Some(alert) = alert_in(&reason) {
+        return explain_tls(endpoint, &rustls::Error::AlertReceived(alert));
+    }
     match deepest.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => ConnectError::Refused(endpoint.clone()),
         Some(io::ErrorKind::UnexpectedEof) => ConnectError::Protocol {
@@ -212,7 +215,7 @@ fn explain_tls(endpoint: &Endpoint, error: &rustls::Error) -> ConnectError {
     let endpoint = endpoint.clone();
     match error {
         rustls::Error::InvalidCertificate(reason) => explain_certificate(endpoint, reason),
-        rustls::Error::AlertReceived(alert) if about_certificates(*alert) => {
+        rustls::Error::AlertReceived(alert) if CERTIFICATE_ALERTS.contains(alert) => {
             ConnectError::CertificateRefused { endpoint, alert: format!("{alert:?}") }
         }
         other => ConnectError::Protocol { endpoint, reason: other.to_string() },
@@ -245,19 +248,22 @@ fn plain_name(shown: &str) -> String {
     inner.trim_matches('"').to_owned()
 }
 
-fn about_certificates(alert: AlertDescription) -> bool {
-    use AlertDescription as A;
-    matches!(
-        alert,
-        A::BadCertificate
-            | A::UnsupportedCertificate
-            | A::CertificateRevoked
-            | A::CertificateExpired
-            | A::CertificateUnknown
-            | A::CertificateRequired
-            | A::UnknownCA
-            | A::AccessDenied
-    )
+/// What a collector answers to a certificate that it does not take.
+const CERTIFICATE_ALERTS: [AlertDescription; 8] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateRequired,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+];
+
+/// An alert that came after the client's part of the handshake: HTTP/2 hands on no more of it than its text.
+fn alert_in(text: &str) -> Option<AlertDescription> {
+    let of = |alert: &AlertDescription| rustls::Error::AlertReceived(*alert).to_string();
+    CERTIFICATE_ALERTS.into_iter().find(|alert| text.contains(&of(alert)))
 }
 
 #[cfg(test)]
@@ -298,10 +304,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_is_refused() {
-        let port = {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            socket.local_addr().unwrap().port()
-        };
+        // Bound, so that nobody else gets the port, and never listening.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
         let endpoint = Endpoint { host: "127.0.0.1".into(), port };
         let error = connect(&endpoint, tls(), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error, ConnectError::Refused(endpoint));

@@ -1,5 +1,7 @@
 //! The accept loop against real sockets, good clients and bad ones.
 
+use super::certificate::ServerCertificate;
+use super::tls::{Admit, TlsMin, agents_tls, front_tls};
 use super::*;
 use crate::identity::ca::{AGENT_LIFETIME, Authority};
 use rcgen::{
@@ -11,7 +13,7 @@ use tocsin_shared::certificate::AgentUri;
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::secret::Secret;
 use tocsin_shared::time::Timestamp;
-use tocsin_shared::tls::{self, ClientIdentity};
+use tocsin_shared::tls::{self as client_tls, ClientIdentity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt as _;
@@ -45,8 +47,9 @@ impl Site {
     }
 
     async fn agents(&self, limits: Limits, admit: Admit) -> (Endpoint, Incoming) {
-        let tls = agents_tls(Arc::clone(&self.certificate), self.authority.pem()).unwrap();
-        open(tls, Clients::Agents { cluster: self.authority.cluster(), admit }, limits).await
+        let cluster = self.authority.cluster();
+        let tls = agents_tls(Arc::clone(&self.certificate), self.authority.pem(), cluster, admit).unwrap();
+        open(tls, Clients::Agents { cluster }, limits).await
     }
 
     async fn front(&self, limits: Limits, min: TlsMin) -> (Endpoint, Incoming) {
@@ -81,7 +84,7 @@ impl Site {
     }
 
     fn trust(&self, identity: Option<&ClientIdentity>) -> Arc<rustls::ClientConfig> {
-        tls::trusting(self.authority.pem(), identity).unwrap()
+        client_tls::trusting(self.authority.pem(), identity).unwrap()
     }
 }
 
@@ -242,7 +245,10 @@ async fn clients_check_whom_they_talk_to() {
         let issued = authority.issue_server(&names(&["localhost"]), long_ago).unwrap();
         let certificate = ServerCertificate::issued(&issued, long_ago).unwrap();
         let front = front_tls(certificate, TlsMin::V1_3).unwrap();
-        (open(front, Clients::Anyone, Limits::default()).await, tls::trusting(authority.pem(), None).unwrap())
+        (
+            open(front, Clients::Anyone, Limits::default()).await,
+            client_tls::trusting(authority.pem(), None).unwrap(),
+        )
     };
     let named = {
         let issued =
@@ -250,8 +256,8 @@ async fn clients_check_whom_they_talk_to() {
         let front = front_tls(ServerCertificate::issued(&issued, now()).unwrap(), TlsMin::V1_3).unwrap();
         open(front, Clients::Anyone, Limits::default()).await
     };
-    let pin = tls::pinned(site.authority.pin()).unwrap();
-    let wrong_pin = tls::pinned(stranger.authority.pin()).unwrap();
+    let pin = client_tls::pinned(site.authority.pin()).unwrap();
+    let wrong_pin = client_tls::pinned(stranger.authority.pin()).unwrap();
     for (endpoint, tls, says) in [
         (&localhost, Arc::clone(&pin), ""),
         (&v6, Arc::clone(&pin), ""),
@@ -277,7 +283,8 @@ async fn a_chain_that_only_shows_the_pinned_authority_proves_nothing() {
     let certificate = ServerCertificate::new(&chain, &issued.key_pem, now()).unwrap();
     let front = front_tls(certificate, TlsMin::V1_3).unwrap();
     let (endpoint, _incoming) = open(front, Clients::Anyone, Limits::default()).await;
-    let error = connect(&endpoint, tls::pinned(site.authority.pin()).unwrap(), PATIENCE).await.unwrap_err();
+    let error =
+        connect(&endpoint, client_tls::pinned(site.authority.pin()).unwrap(), PATIENCE).await.unwrap_err();
     assert!(matches!(error, ConnectError::UnknownAuthority { .. }), "{error}");
 }
 
@@ -285,7 +292,7 @@ async fn a_chain_that_only_shows_the_pinned_authority_proves_nothing() {
 async fn silent_peers_are_dropped_before_and_after_the_handshake() {
     let site = Site::new();
     let limits = Limits { handshake: Duration::from_millis(30), ..Limits::default() };
-    let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
+    let (endpoint, incoming) = site.front(limits, TlsMin::V1_3).await;
     let counts = incoming.counts();
     for opening in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half a ClientHello"] {
         let mut stream = tcp(&endpoint).await;
@@ -297,6 +304,8 @@ async fn silent_peers_are_dropped_before_and_after_the_handshake() {
     }
     assert_eq!((loaded(&counts.handshake_late), loaded(&counts.accepted)), (3, 0));
 
+    let limits = Limits { opening: Duration::from_millis(30), ..Limits::default() };
+    let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
     let (mut client, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
     client.write_all(b"PRI * HTTP/2").await.unwrap();
     let mut got = Vec::new();
@@ -307,13 +316,13 @@ async fn silent_peers_are_dropped_before_and_after_the_handshake() {
 #[tokio::test]
 async fn who_has_spoken_is_not_cut_off() {
     let site = Site::new();
-    let limits = Limits { handshake: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { opening: Duration::from_millis(500), ..Limits::default() };
     let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
     let (mut client, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
     client.write_all(&[b'x'; 24]).await.unwrap();
     connection.read_exact(&mut [0; 24]).await.unwrap();
     let mut more = [0; 1];
-    let wait = tokio::time::timeout(Duration::from_millis(300), connection.read_exact(&mut more)).await;
+    let wait = tokio::time::timeout(Duration::from_millis(600), connection.read_exact(&mut more)).await;
     assert!(wait.is_err(), "a connection that has begun may be idle: {wait:?}");
 }
 
@@ -365,11 +374,50 @@ async fn agents_count_by_agent_and_all_count_in_total() {
 #[tokio::test]
 async fn handshakes_beyond_the_limit_wait_their_turn() {
     let site = Site::new();
-    let limits = Limits { handshakes: 1, handshake: Duration::from_millis(50), ..Limits::default() };
+    let limits = Limits { handshakes: 1, handshake: PATIENCE, ..Limits::default() };
     let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
-    let _slow = tcp(&endpoint).await;
-    let _patient = meet(&endpoint, &mut incoming, site.trust(None)).await;
-    assert_eq!(loaded(&incoming.counts().handshake_late), 1, "the slow one went first and was dropped");
+    let slow = tcp(&endpoint).await;
+    let (place, tls) = (endpoint.clone(), site.trust(None));
+    let patient = tokio::spawn(async move { connect(&place, tls, PATIENCE).await });
+    let early = tokio::time::timeout(Duration::from_millis(100), incoming.next()).await;
+    assert!(early.is_err(), "the slow one has the only place: {early:?}");
+    drop(slow);
+    let _second = next(&mut incoming).await;
+    patient.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_learns_that_its_certificate_is_refused() {
+    let (site, stranger) = (Site::new(), Site::new());
+    let (endpoint, incoming) = site.agents(Limits::default(), Arc::new(|_| false)).await;
+    let (_, health) = tonic_health::server::health_reporter();
+    let server = tonic::transport::Server::builder().serve_with_incoming_shutdown(
+        health,
+        incoming,
+        std::future::pending::<()>(),
+    );
+    let server = tokio::spawn(server);
+    for (identity, says) in [
+        (None, "does not take our certificate"),
+        (Some(stranger.agent(1)), "does not take our certificate"),
+        (
+            Some(site.forged(|params| params.not_after = date_time_ymd(2020, 1, 1))),
+            "does not take our certificate",
+        ),
+        (Some(site.agent(1)), "(CertificateRevoked)"),
+    ] {
+        // The client's handshake is over before the server has looked, so it may be the first call that fails.
+        let error = match connect(&endpoint, site.trust(identity.as_ref()), PATIENCE).await {
+            Err(error) => error,
+            Ok(channel) => {
+                let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+                let status = client.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap_err();
+                tocsin_proto::connect::explain(&endpoint, &status)
+            }
+        };
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    }
+    server.abort();
 }
 
 #[tokio::test]
@@ -380,17 +428,17 @@ async fn each_listener_speaks_its_protocols_only() {
     let (lenient, mut lenient_in) = site.front(Limits::default(), TlsMin::V1_2).await;
     let agent = site.agent(1);
     let client = |version, protocols: &[&[u8]], identity: Option<&ClientIdentity>| {
-        let authority = tls::certificates(site.authority.pem(), "test").unwrap();
-        let builder = rustls::ClientConfig::builder_with_provider(tls::provider())
+        let authority = client_tls::certificates(site.authority.pem(), "test").unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(client_tls::provider())
             .with_protocol_versions(&[version])
             .unwrap()
-            .with_root_certificates(tls::roots(&authority).unwrap());
+            .with_root_certificates(client_tls::roots(&authority).unwrap());
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(ClientIdentity { chain_pem, key_pem }) => builder
                 .with_client_auth_cert(
-                    tls::certificates(chain_pem, "test").unwrap(),
-                    tls::private_key(key_pem).unwrap(),
+                    client_tls::certificates(chain_pem, "test").unwrap(),
+                    client_tls::private_key(key_pem).unwrap(),
                 )
                 .unwrap(),
         };
@@ -419,7 +467,7 @@ async fn each_listener_speaks_its_protocols_only() {
 async fn a_new_certificate_takes_over_without_a_restart_and_a_bad_one_does_not() {
     let site = Site::new();
     let (endpoint, _incoming) = site.front(Limits::default(), TlsMin::V1_3).await;
-    let pin = tls::pinned(site.authority.pin()).unwrap();
+    let pin = client_tls::pinned(site.authority.pin()).unwrap();
     connect(&endpoint, Arc::clone(&pin), PATIENCE).await.unwrap();
 
     let other = site.authority.issue_server(&names(&["localhost"]), now()).unwrap();
