@@ -10,3 +10,6 @@ pub mod pb {
     /// The descriptors of every message and service, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tocsin.descriptors"));
 }
+//! Under construction.
+
+pub mod connect;

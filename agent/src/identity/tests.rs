@@ -1,0 +1,273 @@
+//! The identity's files, with an authority of the tests' own.
+
+use super::*;
+use rcgen::{
+    BasicConstraints, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, SanType,
+    SerialNumber,
+};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+use uuid::Uuid;
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn issue(&self, csr: &[u8], place: &Place, serial: u64) -> String {
+        let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(place.name().to_string().try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.signed_by(&request.public_key, &self.issuer).unwrap().pem()
+    }
+}
+
+fn place(agent: u128) -> Place {
+    Place {
+        agent: AgentId(Uuid::from_u128(agent)),
+        cluster: Uuid::from_u128(99),
+        collector: "collector:9443".parse().unwrap(),
+    }
+}
+
+struct Host {
+    data: tempfile::TempDir,
+    dir: IdentityDir,
+    authority: Authority,
+}
+
+impl Host {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let dir = IdentityDir::open(data.path()).unwrap();
+        Self { data, dir, authority: Authority::new() }
+    }
+
+    fn enrolled() -> (Self, Identity) {
+        let host = Self::new();
+        let key = host.dir.pending_key().unwrap();
+        let pem = host.authority.issue(&key.csr_der().unwrap(), &place(1), 1);
+        let identity = host.dir.enrolled(key, &pem, &host.authority.pem, place(1)).unwrap();
+        (host, identity)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.data.path().join("identity").join(name)
+    }
+
+    /// What a crash finds: the names and contents of all files.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn an_enrolment_survives_a_restart() {
+    let (host, made) = Host::enrolled();
+    let loaded = IdentityDir::open(host.data.path()).unwrap().load().unwrap().unwrap();
+    assert_eq!((&loaded.place, &loaded.serial), (&made.place, &made.serial));
+    assert_eq!(loaded.serial, format!("{:032x}", 1));
+    assert!(loaded.tls().is_ok());
+    assert_eq!(fs::metadata(host.path("")).unwrap().mode() & 0o777, 0o700);
+    let names: Vec<_> = host.files().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(names, ["agent.pem", "ca.pem", "identity.toml"].map(|name| host.path(name)));
+    for path in names {
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600, "{}", path.display());
+    }
+    assert!(!format!("{loaded:?}").contains("PRIVATE KEY"));
+}
+
+#[test]
+fn a_host_that_has_not_enrolled_has_no_identity() {
+    let host = Host::new();
+    assert!(host.dir.load().unwrap().is_none());
+    host.dir.pending_key().unwrap();
+    assert!(host.dir.load().unwrap().is_none(), "a key alone is no identity");
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_with_the_same_key() {
+    let host = Host::new();
+    let first = host.dir.pending_key().unwrap().sha256();
+    assert_eq!(IdentityDir::open(host.data.path()).unwrap().pending_key().unwrap().sha256(), first);
+    // A key that was cut short in writing never left the host, so it may be replaced.
+    fs::write(host.path("pending.key"), "-----BEGIN PRI").unwrap();
+    assert_ne!(host.dir.pending_key().unwrap().sha256(), first);
+}
+
+#[test]
+fn a_renewal_takes_a_new_key_and_all_or_nothing() {
+    let (host, old) = Host::enrolled();
+    let key = host.dir.pending_key().unwrap();
+    let pem = host.authority.issue(&key.csr_der().unwrap(), &place(1), 2);
+    // Were the agent to stop here, before the answer, the old identity would be whole.
+    assert_eq!(host.dir.load().unwrap().unwrap().serial, old.serial);
+    let before = fs::read(host.path("agent.pem")).unwrap();
+    let pending = fs::read(host.path("pending.key")).unwrap();
+    let new = host.dir.renewed(key, &pem, &host.authority.pem, &old).unwrap();
+    assert_eq!(new.place, old.place);
+    assert_eq!(host.dir.load().unwrap().unwrap().serial, format!("{:032x}", 2));
+    assert_ne!(fs::read(host.path("agent.pem")).unwrap(), before);
+    assert!(!host.path("pending.key").exists());
+    // Were it to stop between the exchange and dropping the pending key, the next renewal takes a new one all the same.
+    private_file::create(&host.path("pending.key"), std::str::from_utf8(&pending).unwrap()).unwrap();
+    let used = KeyPair::from_pem(std::str::from_utf8(&pending).unwrap()).unwrap();
+    assert_ne!(host.dir.pending_key().unwrap().sha256(), sha256(&used.subject_public_key_info()));
+    assert_eq!(host.dir.load().unwrap().unwrap().serial, new.serial);
+}
+
+#[test]
+fn a_crash_at_any_file_leaves_the_old_or_the_new_identity() {
+    // The steps of a renewal in order, each file whole in its old or new state, with what a torn write leaves beside.
+    let (host, old) = Host::enrolled();
+    let key = host.dir.pending_key().unwrap();
+    let before = host.files();
+    let pem = host.authority.issue(&key.csr_der().unwrap(), &place(1), 2);
+    host.dir.renewed(key, &pem, &host.authority.pem, &old).unwrap();
+    let after = host.files();
+    let content = |files: &[(PathBuf, Vec<u8>)], name: &str| {
+        files.iter().find(|(path, _)| *path == host.path(name)).map(|(_, content)| content.clone())
+    };
+    let steps = ["ca.pem", "agent.pem", "pending.key"];
+    for done in 0..=steps.len() {
+        for (at, name) in steps.iter().enumerate() {
+            match content(if at < done { &after } else { &before }, name) {
+                Some(content) => {
+                    private_file::replace(&host.path(name), std::str::from_utf8(&content).unwrap()).unwrap()
+                }
+                None => private_file::remove(&host.path(name)).unwrap(),
+            }
+        }
+        fs::write(host.path("agent.pem.new"), "-----BEGIN PRIVATE KEY-----\nhalf").unwrap();
+        let serial = host.dir.load().unwrap().unwrap().serial;
+        let expected = if done < 2 { 1 } else { 2 };
+        assert_eq!(serial, format!("{expected:032x}"), "after {done} steps");
+        let next = host.dir.pending_key().unwrap();
+        let pem = host.authority.issue(&next.csr_der().unwrap(), &place(1), 3);
+        let present = host.dir.load().unwrap().unwrap();
+        let renewed = host.dir.renewed(next, &pem, &host.authority.pem, &present).unwrap();
+        assert_eq!(renewed.serial, format!("{:032x}", 3), "a renewal goes on after {done} steps");
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_fit_changes_nothing() {
+    let (host, old) = Host::enrolled();
+    let csr = host.dir.pending_key().unwrap().csr_der().unwrap();
+    let other_key = PendingKey(KeyPair::generate().unwrap()).csr_der().unwrap();
+    let good = host.authority.issue(&csr, &place(1), 2);
+    let authority = host.authority.pem.clone();
+    let elsewhere = Place { cluster: Uuid::from_u128(5), ..place(1) };
+    let before = host.files();
+    for (certificate, authority, says) in [
+        (host.authority.issue(&other_key, &place(1), 2), &authority, "another key"),
+        (host.authority.issue(&csr, &place(2), 2), &authority, "this is agent"),
+        (host.authority.issue(&csr, &elsewhere, 2), &authority, "this is agent"),
+        (String::new(), &authority, "no certificate"),
+        ("hello".to_owned(), &authority, "no certificate"),
+        (good[..good.len() / 2].to_owned(), &authority, "damaged"),
+        (authority.clone(), &authority, "authority"),
+        (good.clone(), &String::new(), "no certificate"),
+    ] {
+        let key = host.dir.pending_key().unwrap();
+        let error = host.dir.renewed(key, &certificate, authority, &old).unwrap_err().to_string();
+        assert!(error.contains("answer is not usable") && error.contains(says), "{says}: {error}");
+        assert_eq!(host.files(), before, "{says}");
+    }
+    let key = host.dir.pending_key().unwrap();
+    host.dir.renewed(key, &good, &authority, &old).unwrap();
+}
+
+#[test]
+fn a_broken_identity_is_named_and_left_alone() {
+    type Break = fn(&Host);
+    let table: [(&str, Break); 7] = [
+        ("ca.pem is missing", |host| fs::remove_file(host.path("ca.pem")).unwrap()),
+        ("identity.toml is missing", |host| fs::remove_file(host.path("identity.toml")).unwrap()),
+        ("agent.pem is damaged", |host| fs::write(host.path("agent.pem"), "").unwrap()),
+        ("identity.toml is damaged", |host| fs::write(host.path("identity.toml"), "format = 1").unwrap()),
+        ("mixes two identities", |host| fs::write(host.path("identity.toml"), place(2).print()).unwrap()),
+        ("do not go together", |host| {
+            let pair = fs::read_to_string(host.path("agent.pem")).unwrap();
+            let other = KeyPair::generate().unwrap().serialize_pem();
+            fs::write(host.path("agent.pem"), other + &without_key(&pair)).unwrap();
+        }),
+        ("chmod 600", |host| {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(host.path("agent.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+    ];
+    for (says, damage) in table {
+        let (host, _) = Host::enrolled();
+        damage(&host);
+        let before = host.files();
+        let error = host.dir.load().unwrap_err().to_string();
+        assert!(error.contains(says), "{says}: {error}");
+        assert_eq!(host.files(), before, "{says}");
+    }
+}
+
+#[test]
+fn a_host_enrols_anew_only_after_its_identity_was_set_aside() {
+    let (host, _) = Host::enrolled();
+    let key = host.dir.pending_key().unwrap();
+    let pem = host.authority.issue(&key.csr_der().unwrap(), &place(2), 2);
+    let before = host.files();
+    let error = host.dir.enrolled(key, &pem, &host.authority.pem, place(2)).unwrap_err().to_string();
+    assert!(error.contains("already has an identity"), "{error}");
+    assert_eq!(host.files(), before);
+
+    let now = Timestamp::from_millis(1_795_428_770_000);
+    let aside = host.dir.set_aside(now).unwrap();
+    assert_eq!(aside, host.data.path().join("identity.replaced-1795428770000"));
+    assert!(aside.join("agent.pem").exists());
+    assert!(host.dir.load().unwrap().is_none());
+    let key = host.dir.pending_key().unwrap();
+    let pem = host.authority.issue(&key.csr_der().unwrap(), &place(2), 2);
+    host.dir.enrolled(key, &pem, &host.authority.pem, place(2)).unwrap();
+    assert!(host.dir.set_aside(now).is_err(), "what was set aside is not overwritten");
+    assert_eq!(host.dir.load().unwrap().unwrap().place, place(2));
+}
+
+#[test]
+fn the_collector_may_move() {
+    let (host, identity) = Host::enrolled();
+    host.dir.moved(&identity, "[::1]:1".parse().unwrap()).unwrap();
+    assert_eq!(host.dir.load().unwrap().unwrap().place.collector.to_string(), "[::1]:1");
+}
+
+#[test]
+fn renewal_is_at_half_of_the_life_give_or_take_a_tenth() {
+    let start = Timestamp::from_millis(1_000_000);
+    let after = |seconds| start.plus(Duration::from_secs(seconds));
+    for (life, jitter, at) in [
+        (1000, 0.0, 400),
+        (1000, 0.5, 500),
+        (1000, 1.0, 600),
+        (1000, -3.0, 400),
+        (1000, 7.0, 600),
+        (1000, f64::NAN, 500),
+        (0, 1.0, 0),
+    ] {
+        assert_eq!(renew_at(start, after(life), jitter), after(at), "{life} {jitter}");
+    }
+    assert_eq!(renew_at(start, Timestamp::MIN, 0.5), start, "a life that ends before it begins is over");
+}

@@ -1,0 +1,349 @@
+//! The accept loop: from a TCP port to verified TLS connections, within limits.
+//!
+//! Promise: only a finished handshake reaches the application, on the agents' listener with an identity that the
+//! registry admits. A slow or hostile peer holds a slot for a bounded time and never more than its address's share.
+//! Running out of file descriptors delays the loop and never ends it. Dropping `Incoming` closes the port.
+//! Not here: what is spoken inside (tonic), who may call what (`identity::authorise`).
+
+pub mod certificate;
+pub mod connection;
+pub mod limits;
+pub mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::{CertificateError, ServerConfig};
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::tls::ALPN_H2;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use uuid::Uuid;
+
+use crate::identity::peer::{InvalidPeer, PeerIdentity, parse_peer};
+use connection::{Connection, Peer};
+use limits::{Origin, Share, Shares};
+
+/// Connections that are ready but not yet taken by the server, which takes them at once.
+const READY_QUEUE: usize = 16;
+/// The pause after an accept that failed for want of descriptors or memory: long enough for others to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many of what at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Handshakes at the same time; more wait in the kernel's queue.
+    pub handshakes: usize,
+    /// The time for one handshake.
+    pub handshake: Duration,
+    /// The time for the first words after it.
+    pub opening: Duration,
+    /// Connections of one address (an IPv6 /64) that have not proved who they are.
+    pub per_address: usize,
+    /// Connections with certificates of one agent: the live one, and what a flapping network left half open.
+    pub per_agent: usize,
+    /// Connections in all.
+    pub connections: usize,
+    /// Whether 127.0.0.0/8 and ::1 are free of `per_address`, for proxies on the same host.
+    pub exempt_loopback: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 256,
+            handshake: Duration::from_secs(5),
+            opening: Duration::from_secs(5),
+            per_address: 64,
+            per_agent: 8,
+            connections: 10_000,
+            exempt_loopback: false,
+        }
+    }
+}
+
+/// Why a port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("{0} is in use by another program; stop it (`ss -ltnp` names it) or configure another port")]
+    InUse(SocketAddr),
+    #[error(
+        "no permission to listen on {0}; use a port from 1024 on, or give the service CAP_NET_BIND_SERVICE"
+    )]
+    Permission(SocketAddr),
+    #[error("this host has no address {ip}; listen on one that it has, or on 0.0.0.0 or [::] for all", ip = .0.ip())]
+    NoAddress(SocketAddr),
+    #[error("cannot listen on {address}")]
+    Other {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Who is let in on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Agents of this cluster, by the certificate that `tls::agents_tls` has verified.
+    Agents { cluster: Uuid },
+    /// Anyone; they prove who they are call by call.
+    Anyone,
+}
+
+/// What became of connections, counted since the start, for self-metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub accepted: AtomicU64,
+    pub over_connections: AtomicU64,
+    pub over_address: AtomicU64,
+    pub over_agent: AtomicU64,
+    pub handshake_failed: AtomicU64,
+    pub handshake_late: AtomicU64,
+    pub not_admitted: AtomicU64,
+    pub accept_failed: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Takes the port; port 0 takes a free one, which `local_addr` then says.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse(address),
+            io::ErrorKind::PermissionDenied => ListenError::Permission(address),
+            io::ErrorKind::AddrNotAvailable => ListenError::NoAddress(address),
+            _ => ListenError::Other { address, source },
+        };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let address = socket.local_addr().map_err(|source| ListenError::Other { address, source })?;
+        Ok(Self { socket, address })
+    }
+
+    /// The address and port that are listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts to accept. Needs a tokio runtime.
+    pub fn accept(self, tls: Arc<ServerConfig>, clients: Clients, limits: Limits) -> Incoming {
+        let counts = Arc::new(Counts::default());
+        let (ready, connections) = mpsc::channel(READY_QUEUE);
+        let door = Arc::new(Door {
+            tls: TlsAcceptor::from(tls),
+            clients,
+            limits,
+            per_address: Shares::new(limits.per_address),
+            per_agent: Shares::new(limits.per_agent),
+            total: Arc::new(Semaphore::new(limits.connections)),
+            counts: Arc::clone(&counts),
+            ready,
+        });
+        tokio::spawn(run(self.socket, door));
+        Incoming { connections, counts }
+    }
+}
+
+/// The connections of a listener, for `Server::serve_with_incoming_shutdown`. It never fails and ends only with the
+/// accept loop.
+#[derive(Debug)]
+pub struct Incoming {
+    connections: mpsc::Receiver<Connection>,
+    counts: Arc<Counts>,
+}
+
+impl Incoming {
+    /// The listener's counters.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+}
+
+impl Stream for Incoming {
+    type Item = Result<Connection, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.connections.poll_recv(cx).map(|connection| connection.map(Ok))
+    }
+}
+
+/// What every handshake needs.
+struct Door {
+    tls: TlsAcceptor,
+    clients: Clients,
+    limits: Limits,
+    per_address: Arc<Shares<Origin>>,
+    per_agent: Arc<Shares<AgentId>>,
+    total: Arc<Semaphore>,
+    counts: Arc<Counts>,
+    ready: mpsc::Sender<Connection>,
+}
+
+/// Accepts until nobody takes connections any more; handshakes in flight end with it.
+async fn run(socket: TcpListener, door: Arc<Door>) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        while handshakes.try_join_next().is_some() {}
+        if handshakes.len() >= door.limits.handshakes {
+            handshakes.join_next().await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            () = door.ready.closed() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Some(slots) = door.take_slots(address) {
+                    handshakes.spawn(enter(Arc::clone(&door), stream, address, slots));
+                }
+            }
+            Err(error) => {
+                count(&door.counts.accept_failed);
+                if let Some(pause) = pause_after(&error) {
+                    tracing::warn!(%error, "cannot accept connections; the limit of open files may be too low");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait after a failed accept. A peer that left before it was accepted is no reason to wait.
+fn pause_after(error: &io::Error) -> Option<Duration> {
+    use io::ErrorKind as K;
+    match error.kind() {
+        K::ConnectionAborted | K::ConnectionReset | K::Interrupted | K::WouldBlock | K::BrokenPipe => None,
+        _ => Some(ACCEPT_PAUSE),
+    }
+}
+
+/// What a connection holds as long as it lives.
+struct Slots {
+    total: OwnedSemaphorePermit,
+    /// `None` on exempt loopback.
+    address: Option<Share<Origin>>,
+}
+
+/// Why a connection was dropped.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the handshake failed")]
+    Handshake(#[source] io::Error),
+    #[error("the handshake took too long")]
+    Late,
+    #[error("it does not speak HTTP/2")]
+    Protocol,
+    #[error("it showed no certificate")]
+    NoCertificate,
+    #[error("its certificate is not an agent's")]
+    Peer(#[from] InvalidPeer),
+    #[error("its agent has too many connections")]
+    OverAgent,
+}
+
+/// One connection from TCP to the server's queue; dropping it on the way closes it.
+async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: Slots) {
+    // A socket that refuses the option still works.
+    stream.set_nodelay(true).ok();
+    match door.handshake(stream, address, slots).await {
+        Ok(connection) => {
+            count(&door.counts.accepted);
+            // The server has stopped: the connection ends with it.
+            door.ready.send(connection).await.ok();
+        }
+        Err(refused) => {
+            count(match refused {
+                Refused::Late => &door.counts.handshake_late,
+                Refused::Handshake(ref error) if is_revoked(error) => &door.counts.not_admitted,
+                Refused::OverAgent => &door.counts.over_agent,
+                _ => &door.counts.handshake_failed,
+            });
+            // Anyone can cause these, so they are counted, and written only for who looks for them.
+            let cause = std::error::Error::source(&refused).map(ToString::to_string);
+            tracing::debug!(%address, reason = %refused, cause, "connection refused");
+        }
+    }
+}
+
+impl Door {
+    /// Room for one more connection of this address, or `None` and the connection is dropped before any TLS work.
+    fn take_slots(&self, address: SocketAddr) -> Option<Slots> {
+        let Ok(total) = Arc::clone(&self.total).try_acquire_owned() else {
+            count(&self.counts.over_connections);
+            return None;
+        };
+        let origin = limits::origin(address.ip());
+        if self.limits.exempt_loopback && origin.is_loopback() {
+            return Some(Slots { total, address: None });
+        }
+        let Some(share) = self.per_address.take(origin) else {
+            count(&self.counts.over_address);
+            return None;
+        };
+        Some(Slots { total, address: Some(share) })
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        slots: Slots,
+    ) -> Result<Connection, Refused> {
+        let stream = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream))
+            .await
+            .map_err(|_| Refused::Late)?
+            .map_err(Refused::Handshake)?;
+        let Slots { total, address: share } = slots;
+        let (certificate, agent) = match self.clients {
+            Clients::Anyone => (None, None),
+            Clients::Agents { cluster } => {
+                let identity = identify(&stream, cluster)?;
+                let agent = self.per_agent.take(identity.agent).ok_or(Refused::OverAgent)?;
+                (Some(identity), Some(agent))
+            }
+        };
+        let peer = Peer::new(address, certificate, share);
+        if peer.certificate.is_some() {
+            peer.authenticated();
+        }
+        Ok(Connection::new(stream, peer, self.limits.opening, (total, agent)))
+    }
+}
+
+/// Who is at the other end, from the certificate that the handshake has verified.
+fn identify(stream: &TlsStream<TcpStream>, cluster: Uuid) -> Result<PeerIdentity, Refused> {
+    let session = stream.get_ref().1;
+    if session.alpn_protocol() != Some(ALPN_H2) {
+        return Err(Refused::Protocol);
+    }
+    let chain = session.peer_certificates().ok_or(Refused::NoCertificate)?;
+    let certificate = chain.first().ok_or(Refused::NoCertificate)?;
+    Ok(parse_peer(certificate, cluster)?)
+}
+
+/// Whether a handshake failed because the registry does not admit the certificate.
+fn is_revoked(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(CertificateError::Revoked)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! The TLS configurations of the two listeners.
+//!
+//! Promise: ring is the one provider; nothing is resumed and no early data is taken, so every connection shows its
+//! certificate anew; TLS 1.2 exists on the front alone and only when asked for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
+};
+use tocsin_shared::tls::{ALPN_H2, TlsError, certificates, provider, roots};
+use uuid::Uuid;
+
+use super::certificate::ServerCertificate;
+use crate::identity::peer::{PeerIdentity, parse_peer};
+
+/// The longest chain a client may show: its certificate, two in between, the authority.
+const CLIENT_CHAIN_MAX: usize = 4;
+
+/// Why a TLS listener cannot be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenTlsError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot verify clients: {0}")]
+    Verifier(String),
+}
+
+/// The oldest TLS that the front speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMin {
+    /// An opt-in, for browsers and paging tools that are stuck.
+    V1_2,
+    V1_3,
+}
+
+/// Whether the registry knows a certificate and has not revoked it. Asked at each handshake, so it must be quick.
+pub type Admit = Arc<dyn Fn(&PeerIdentity) -> bool + Send + Sync>;
+
+/// TLS for the agents' listener: an admitted certificate of this cluster, signed by one of these authorities, is
+/// required; TLS 1.3 and HTTP/2 only.
+pub fn agents_tls(
+    certificate: Arc<ServerCertificate>,
+    authority_pem: &str,
+    cluster: Uuid,
+    admit: Admit,
+) -> Result<Arc<ServerConfig>, ListenTlsError> {
+    let failed = |error: &dyn std::error::Error| ListenTlsError::Verifier(error.to_string());
+    let roots = roots(&certificates(authority_pem, "the authority's file")?)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| failed(&error))?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| failed(&error))?
+        .with_client_cert_verifier(Arc::new(AgentVerifier { chain: verifier, cluster, admit }))
+        .with_cert_resolver(certificate);
+    Ok(finished(config, &[ALPN_H2]))
+}
+
+/// TLS for the front: no client certificate, HTTP/2 and HTTP/1.1.
+pub fn front_tls(
+    certificate: Arc<ServerCertificate>,
+    min: TlsMin,
+) -> Result<Arc<ServerConfig>, ListenTlsError> {
+    let versions: &[_] = match min {
+        TlsMin::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsMin::V1_3 => &[&rustls::version::TLS13],
+    };
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(|error| ListenTlsError::Verifier(error.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    Ok(finished(config, &[ALPN_H2, b"http/1.1"]))
+}
+
+fn finished(mut config: ServerConfig, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    Arc::new(config)
+}
+
+/// Asks webpki for the chain, the dates and the purpose, and then who it is and whether the registry admits it:
+/// inside the handshake, so that who is refused is told why.
+struct AgentVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    cluster: Uuid,
+    admit: Admit,
+}
+
+impl fmt::Debug for AgentVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AgentVerifier({})", self.cluster)
+    }
+}
+
+impl ClientCertVerifier for AgentVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if intermediates.len() >= CLIENT_CHAIN_MAX {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let peer = parse_peer(end_entity, self.cluster)
+            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
+        if (self.admit)(&peer) { Ok(verified) } else { Err(CertificateError::Revoked.into()) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
