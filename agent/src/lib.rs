@@ -1,3 +1,3 @@
-//! Under construction.
+//! The agent: host → collect → spool → stream, and the jobs of the host.
 
 pub mod identity;

@@ -12,7 +12,3 @@ pub mod state;
 pub mod alert;
 pub mod incident;
 pub mod jobs;
-//! Under construction.
-
-pub mod identity;
-pub mod listen;

@@ -1,5 +1,6 @@
 //! The wire: `tocsin/v1`, its generated code, and the conversions to and from the shared vocabulary.
 
+pub mod connect;
 pub mod convert;
 
 /// Generated from `tocsin/v1/*.proto`.
@@ -10,6 +11,3 @@ pub mod pb {
     /// The descriptors of every message and service, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tocsin.descriptors"));
 }
-//! Under construction.
-
-pub mod connect;

@@ -1,19 +1,13 @@
 //! The vocabulary both programs speak, in reading order. No protobuf, no tokio.
 
 pub mod time;
-pub mod access;
-pub mod alert;
-pub mod certificate;
-pub mod event;
-pub mod host;
-pub mod identity;
-pub mod incident;
 pub mod labels;
 pub mod sample;
 pub mod identity;
 pub mod severity;
+pub mod secret;
+pub mod certificate;
 pub mod lane;
-pub mod private_file;
 pub mod ranges;
 pub mod frame;
 pub mod disk;
@@ -25,8 +19,5 @@ pub mod incident;
 pub mod run;
 pub mod access;
 pub mod event;
-pub mod sample;
-pub mod secret;
-pub mod severity;
-pub mod time;
 pub mod tls;
+pub mod private_file;
