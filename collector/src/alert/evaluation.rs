@@ -1,0 +1,51 @@
+//! What a rule's evaluation hands over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::labels::Labels;
+use tocsin_shared::severity::Severity;
+use tocsin_shared::time::Timestamp;
+
+/// What of an alerting rule matters to the life of its alerts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleSpec {
+    /// Names the rule for as long as its alerts shall go on; another id is another rule.
+    pub rule_id: String,
+    pub group: String,
+    pub alertname: String,
+    /// `for`.
+    pub hold: Duration,
+    pub keep_firing_for: Duration,
+    /// Of an element without a valid label `severity`.
+    pub severity: Severity,
+    /// `incident:` of the rule; without it the severity decides.
+    pub opens_incident: Option<bool>,
+}
+
+/// The result of a rule at one instant.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The host whose row it was; `None` for a rule across hosts.
+    pub agent: Option<AgentId>,
+    pub rule: Arc<RuleSpec>,
+    /// Event time of the row.
+    pub at: Timestamp,
+    /// The row's place in the samples journal.
+    pub samples_seq: u64,
+    /// Where the expression holds. Active alerts of this rule and agent that are not here are clear.
+    pub elements: Vec<Breach>,
+}
+
+/// One element of a rule's result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breach {
+    /// The labels of the result: they tell the rule's alerts apart.
+    pub labels: Labels,
+    pub value: f64,
+    /// With templates expanded.
+    pub annotations: Labels,
+    /// The labels of the result and the rule's own, with templates expanded.
+    pub alert_labels: Labels,
+}
