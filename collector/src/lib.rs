@@ -12,9 +12,3 @@ pub mod state;
 pub mod alert;
 pub mod incident;
 pub mod jobs;
-//! Under construction.
-
-pub mod alert;
-pub mod incident;
-pub mod jobs;
-pub mod state;
