@@ -157,6 +157,15 @@ pub(crate) fn gap_recorded(d: &mut Decision<'_>, gap: &GapRecord, place: &Place)
     Ok(())
 }
 
+/// Takes a record about the host itself: it moves nothing, the journal keeps it.
+pub(crate) fn host_event(d: &mut Decision<'_>, agent: AgentId, place: &Place, note: &str) -> Result<(), Refusal> {
+    d.host_in_service(agent)?;
+    if let Some(taken) = lanes::take(d, agent, place)? {
+        moved(d, taken, note);
+    }
+    Ok(())
+}
+
 fn moved(d: &mut Decision<'_>, lane: LaneProgress, note: &str) {
     d.by_actor(EventKind::LaneMoved, d.now, note, Subject::Lane(lane));
 }

@@ -230,6 +230,11 @@ impl State {
         self.access.certificate(serial)
     }
 
+    /// All certificates, revoked and expired ones too as long as they are kept.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.access.certificates()
+    }
+
     /// The certificates of an agent, oldest generation first.
     pub fn certificates_of(&self, agent: AgentId) -> impl DoubleEndedIterator<Item = &Certificate> {
         self.access.certificates_of(agent)

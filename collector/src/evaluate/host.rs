@@ -110,7 +110,7 @@ pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Resu
 /// What an alerting rule's elements tell the ledger.
 pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &Statistics) -> Vec<Breach> {
     let RuleKind::Alert { name, .. } = &planned.rule.kind else { return Vec::new() };
-    let mut expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
+    let expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
         let pairs = templates.iter().map(|(key, template)| {
             let text = template.expand(labels, value, &Labels::empty()).unwrap_or_else(|error| {
                 statistics.rule_failed(planned.rule.id.as_str(), format!("{key}: {error}"));
@@ -120,14 +120,14 @@ pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &S
         });
         Labels::new(pairs.collect::<Vec<_>>())
     };
-    let mut breach = |element: Element| {
+    let breach = |element: Element| {
         let labels = element.labels.without(|label| label == METRIC_NAME);
         let own = expand(&planned.rule.labels, &labels, element.value);
         let annotations = expand(&planned.rule.annotations, &labels, element.value);
         let alert_labels = labels.with(own.iter()).with([("alertname", &**name)]);
         Breach { labels, value: element.value, annotations, alert_labels }
     };
-    elements.into_iter().map(&mut breach).collect()
+    elements.into_iter().map(breach).collect()
 }
 
 /// The series that a recording rule's elements are values of.

@@ -31,7 +31,8 @@ use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::{Batch, Rows};
 use crate::listen::connection::Peer;
-use crate::state::{Command, Heard};
+use crate::state::Command;
+use crate::state::command::Heard;
 
 use super::records;
 

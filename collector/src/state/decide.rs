@@ -36,6 +36,9 @@ pub fn decide(
         Command::JobStarted { run, place } => jobs::started(&mut d, run, place)?,
         Command::JobEnded { run, place } => jobs::ended(&mut d, run, place)?,
         Command::GapRecorded { gap, place } => jobs::gap_recorded(&mut d, gap, place)?,
+        Command::HostEventNoted { agent, what, at, step_ms, place } => {
+            jobs::host_event(&mut d, *agent, place, &host_event_note(what, *at, *step_ms))?;
+        }
         Command::Enrol(enrolment) => enrolment::enrol(&mut d, enrolment)?,
         Command::RenewCertificate { agent, certificate } => enrolment::renew(&mut d, *agent, certificate)?,
         Command::RevokeCertificates { agent, reason } => enrolment::revoke(&mut d, *agent, reason)?,
@@ -178,4 +181,10 @@ impl<'a> Decision<'a> {
         }
         Ok(host)
     }
+}
+
+/// What the journal keeps of a host event.
+fn host_event_note(what: &str, at: Timestamp, step_ms: i64) -> String {
+    let what = &what[..what.floor_char_boundary(64)];
+    if step_ms == 0 { format!("{what} at {at}") } else { format!("{what} of {step_ms} ms at {at}") }
 }
