@@ -158,7 +158,12 @@ pub(crate) fn gap_recorded(d: &mut Decision<'_>, gap: &GapRecord, place: &Place)
 }
 
 /// Takes a record about the host itself: it moves nothing, the journal keeps it.
-pub(crate) fn host_event(d: &mut Decision<'_>, agent: AgentId, place: &Place, note: &str) -> Result<(), Refusal> {
+pub(crate) fn host_event(
+    d: &mut Decision<'_>,
+    agent: AgentId,
+    place: &Place,
+    note: &str,
+) -> Result<(), Refusal> {
     d.host_in_service(agent)?;
     if let Some(taken) = lanes::take(d, agent, place)? {
         moved(d, taken, note);

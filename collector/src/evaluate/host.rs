@@ -96,11 +96,12 @@ impl HostRules {
 /// Runs a rule's expression at an instant.
 pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Result<Vec<Element>, String> {
     let at = at.minus(planned.query_offset);
-    let elements = match instant(&planned.expr, source, at, &Limits::default()).map_err(|error| error.to_string())? {
-        Value::Vector(elements) => elements,
-        Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
-        Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
-    };
+    let elements =
+        match instant(&planned.expr, source, at, &Limits::default()).map_err(|error| error.to_string())? {
+            Value::Vector(elements) => elements,
+            Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
+            Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
+        };
     match planned.limit.filter(|limit| *limit > 0 && elements.len() > *limit) {
         Some(limit) => Err(format!("{} elements, the group's limit is {limit}", elements.len())),
         None => Ok(elements),

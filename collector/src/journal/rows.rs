@@ -197,7 +197,10 @@ pub fn open(
 ) -> Result<Opened, JournalError> {
     let (log, recovery) = Log::open(disk, &dir.join("samples"), SAMPLES_FORMAT, SAMPLES_SEGMENT)?;
     let problems = recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
-        format!("rows {} to {} of the samples journal are damaged: those samples are missing", lost.first, lost.last)
+        format!(
+            "rows {} to {} of the samples journal are damaged: those samples are missing",
+            lost.first, lost.last
+        )
     });
     let progress = lanes
         .into_iter()
@@ -236,7 +239,9 @@ impl Opened {
                         show_derived(&self.store, derived);
                     }
                 }
-                Err(why) => self.problems.push(format!("row {seq} of the samples journal is unreadable: {why}")),
+                Err(why) => {
+                    self.problems.push(format!("row {seq} of the samples journal is unreadable: {why}"))
+                }
             }
         }
         Ok(())
@@ -377,7 +382,11 @@ impl Writer {
             agent: agent.0.as_bytes().to_vec(),
             epoch: epoch.0.as_bytes().to_vec(),
             table_id: table.id,
-            series: table.series.iter().map(|labels| pb::JournalSeries { labels: labels_out(labels) }).collect(),
+            series: table
+                .series
+                .iter()
+                .map(|labels| pb::JournalSeries { labels: labels_out(labels) })
+                .collect(),
         };
         self.log.append_unnumbered(KIND_STREAM, &stream.encode_to_vec())?;
         Ok(Stream { number: self.next_stream, chains: Vec::new() })
@@ -509,7 +518,14 @@ struct ReadStream {
 }
 
 enum Kept<'a> {
-    Row { agent: AgentId, epoch: Epoch, spool_seq: u64, at: Timestamp, table: Arc<[Labels]>, values: &'a [f64] },
+    Row {
+        agent: AgentId,
+        epoch: Epoch,
+        spool_seq: u64,
+        at: Timestamp,
+        table: Arc<[Labels]>,
+        values: &'a [f64],
+    },
     Derived(Derived),
 }
 
