@@ -1,1 +1,3 @@
-//! Under construction.
+//! Host → collect → spool → stream.
+
+pub mod collect;
