@@ -4,26 +4,34 @@
 //! says so in `node_scrape_collector_success`), and a tick without news of devices allocates next to nothing.
 //! The labels `job`, `instance` and `env` are not set here: the collector knows them. Not here: when a tick is.
 
+mod bonding;
 mod catalog;
 mod conntrack;
 mod cpu;
 mod diskstats;
+mod edac;
 mod fields;
 mod file;
 mod filefd;
 mod filesystem;
+mod hwmon;
+mod kernel;
 mod loadavg;
+mod mdadm;
 mod meminfo;
 mod netclass;
 mod netdev;
+mod network;
 mod pressure;
 mod process;
 mod refresh;
+mod schedstat;
 mod section;
 mod source;
 mod stat;
 mod sys;
 mod table;
+mod textfile;
 mod time;
 mod timex;
 mod uname;
@@ -56,6 +64,8 @@ pub struct Config {
     pub disk_exclude_devices: Option<Regex>,
     /// Network devices to leave out; `None` leaves out nothing.
     pub network_exclude_devices: Option<Regex>,
+    /// Where other programs leave `*.prom` files; `None` looks nowhere.
+    pub textfile_directory: Option<PathBuf>,
     /// Collectors that are switched off, by the name in the label `collector`.
     pub disabled: Vec<String>,
 }
@@ -68,6 +78,7 @@ impl Default for Config {
             filesystem_exclude_mounts: None,
             disk_exclude_devices: None,
             network_exclude_devices: None,
+            textfile_directory: None,
             disabled: Vec::new(),
         }
     }
@@ -128,6 +139,19 @@ fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
         (&["uname"], Box::new(uname::Uname)),
         (&["time"], Box::new(time::Time::new(roots))),
         (&["process"], Box::new(process::OwnProcess::new(roots, page_bytes))),
+        (&["entropy"], Box::new(kernel::Entropy::new(roots))),
+        (&["arp"], Box::new(kernel::Arp::new(roots))),
+        (&["os"], Box::new(kernel::Os::new(roots))),
+        (&["netstat"], Box::new(network::Netstat::new(roots))),
+        (&["sockstat"], Box::new(network::Sockstat::new(roots, page_bytes))),
+        (&["softnet"], Box::new(network::Softnet::new(roots))),
+        (&["udp_queues"], Box::new(network::UdpQueues::new(roots))),
+        (&["schedstat"], Box::new(schedstat::Schedstat::new(roots))),
+        (&["bonding"], Box::new(bonding::Bonding::new(roots))),
+        (&["edac"], Box::new(edac::Edac::new(roots))),
+        (&["hwmon"], Box::new(hwmon::Hwmon::new(roots))),
+        (&["mdadm"], Box::new(mdadm::Mdadm::new(roots))),
+        (&["textfile"], Box::new(textfile::Textfile::new(config.textfile_directory.clone()))),
         (&["build"], Box::new(process::BuildInfo)),
     ]
 }

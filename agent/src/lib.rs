@@ -1,3 +1,4 @@
 //! Host → collect → spool → stream.
 
 pub mod collect;
+pub mod inventory;
