@@ -114,9 +114,9 @@ pub struct Collector {
 
 /// The kernel's page when it does not say: the size on every platform we build for.
 const PAGE_BYTES: f64 = 4096.0;
-/// Durations are said in steps of this many seconds: finer ones differ at every tick and cost more to keep than all
+/// Durations are said in steps of one such part of a second: finer ones differ at every tick and cost more to keep than all
 /// other series together, and nobody asks about microseconds.
-const DURATION_STEP: f64 = 1e-4;
+const DURATION_STEPS: f64 = 1e4;
 
 fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
     let Config { filesystem_exclude_types: types, filesystem_exclude_mounts: points, .. } = config.clone();
@@ -209,10 +209,10 @@ impl Part {
             result = Err(CollectError::TooMany(SECTION_SERIES_MAX));
         }
         let changed = if result.is_ok() { self.section.end() } else { self.section.fail() };
-        let steps = (begun.elapsed().as_secs_f64() / DURATION_STEP).round();
+        let steps = (begun.elapsed().as_secs_f64() * DURATION_STEPS).round();
         for name in self.names {
             let labels = [("collector", *name)];
-            scrape.put("node_scrape_collector_duration_seconds", &labels, steps * DURATION_STEP);
+            scrape.put("node_scrape_collector_duration_seconds", &labels, steps / DURATION_STEPS);
             let success = if result.is_ok() { 1.0 } else { 0.0 };
             scrape.put("node_scrape_collector_success", &labels, success);
         }
@@ -231,6 +231,136 @@ impl Part {
             }
             Ok(()) if was => tracing::info!(collector, "a collector works again"),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    /// A host made of the fixtures.
+    fn host() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("proc/stat", include_str!("collect/fixtures/proc/stat")),
+            ("proc/meminfo", include_str!("collect/fixtures/proc/meminfo")),
+            ("proc/vmstat", include_str!("collect/fixtures/proc/vmstat")),
+            ("proc/loadavg", include_str!("collect/fixtures/proc/loadavg")),
+            ("proc/diskstats", include_str!("collect/fixtures/proc/diskstats")),
+            ("proc/mdstat", include_str!("collect/fixtures/proc/mdstat")),
+        ] {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn collector(root: &Path) -> Collector {
+        Collector::new(Config { root: root.to_owned(), ..Config::default() })
+    }
+
+    fn values(tick: &Tick) -> BTreeMap<String, f64> {
+        assert_eq!(tick.series.len(), tick.values.len());
+        assert!(tick.series.is_sorted());
+        tick.series.iter().map(ToString::to_string).zip(tick.values.iter().copied()).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    #[test]
+    fn the_table_is_kept_while_the_series_are_the_same() {
+        let root = host();
+        let mut collector = collector(root.path());
+        let first = collector.collect(at(0)).clone();
+        assert!(first.table_changed);
+        assert_eq!(values(&first)[r#"node_cpu_seconds_total{cpu="0", mode="user"}"#], 61.52);
+
+        fs::write(root.path().join("proc/loadavg"), "9.5 1 1 1/1 1\n").unwrap();
+        let second = collector.collect(at(10)).clone();
+        assert!(!second.table_changed);
+        assert!(Arc::ptr_eq(&first.series, &second.series));
+        assert_eq!(values(&second)["node_load1"], 9.5);
+        assert_eq!(values(&second)["node_time_seconds"], 10.0);
+    }
+
+    #[test]
+    fn a_failing_collector_takes_only_its_own_series() {
+        let root = host();
+        let mut collector = collector(root.path());
+        let before = values(collector.collect(at(0)));
+        fs::write(root.path().join("proc/meminfo"), "MemTotal: lots\n").unwrap();
+        let tick = collector.collect(at(10)).clone();
+        assert!(tick.table_changed);
+        let after = values(&tick);
+        let success = r#"node_scrape_collector_success{collector="meminfo"}"#;
+        assert_eq!((before[success], after[success]), (1.0, 0.0));
+        let gone: Vec<&String> = before.keys().filter(|series| !after.contains_key(*series)).collect();
+        assert!(!gone.is_empty() && gone.iter().all(|series| series.starts_with("node_memory_")), "{gone:?}");
+
+        fs::write(root.path().join("proc/meminfo"), include_str!("collect/fixtures/proc/meminfo")).unwrap();
+        assert_eq!(
+            values(collector.collect(at(20))).keys().collect::<Vec<_>>(),
+            before.keys().collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn the_agent_s_own_series_are_said_in_the_next_tick() {
+        let root = host();
+        let mut collector = collector(root.path());
+        let name = r#"tocsin_agent_spool_bytes{lane="samples"}"#;
+        for (second, value, changed) in [(0, Some(1.0), true), (10, Some(2.0), false), (20, None, true)] {
+            if let Some(value) = value {
+                collector.extra("tocsin_agent_spool_bytes", &[("lane", "samples")], value);
+            }
+            let tick = collector.collect(at(second));
+            assert_eq!(tick.table_changed, changed, "at {second} s");
+            assert_eq!(values(tick).get(name).copied(), value, "at {second} s");
+        }
+    }
+
+    #[test]
+    fn a_collector_can_be_switched_off() {
+        let root = host();
+        let disabled = vec!["meminfo".to_owned(), "timex".to_owned()];
+        let mut collector =
+            Collector::new(Config { root: root.path().to_owned(), disabled, ..Config::default() });
+        let said = values(collector.collect(at(0)));
+        assert!(said.keys().all(|series| !series.contains("meminfo") && !series.contains("node_timex_")));
+        assert!(said.contains_key("node_load1"));
+    }
+
+    /// What dashboards and rules made for node_exporter need of any Linux host; the rest of what they read belongs to
+    /// hardware and services that a host may lack.
+    #[test]
+    fn this_host_is_read_under_the_names_that_rules_use() {
+        let mut collector = collector(Path::new("/"));
+        let tick = collector.collect(at(0));
+        for metric in [
+            "node_boot_time_seconds",
+            "node_context_switches_total",
+            "node_cpu_guest_seconds_total",
+            "node_cpu_seconds_total",
+            "node_exporter_build_info",
+            "node_filefd_allocated",
+            "node_load15",
+            "node_memory_MemAvailable_bytes",
+            "node_network_receive_bytes_total",
+            "node_network_up",
+            "node_textfile_scrape_error",
+            "node_time_seconds",
+            "node_uname_info",
+            "node_vmstat_pgmajfault",
+            "process_resident_memory_bytes",
+        ] {
+            assert!(tick.series.iter().any(|series| series.metric() == metric), "{metric} is missing");
         }
     }
 }

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn the_three_numbers_are_read() {
         assert_eq!(parse("596\t0\t2466183\n"), Ok((596.0, 2_466_183.0)));
-        assert_eq!(parse("596\t0\t9223372036854775807\n"), Ok((596.0, 9.223372036854775807e18)));
+        assert_eq!(parse("596\t0\t9223372036854775807\n"), Ok((596.0, 9_223_372_036_854_775_807u64 as f64)));
         assert!(parse("596 0").is_err());
     }
 }

@@ -4,13 +4,11 @@ use tocsin_shared::time::Timestamp;
 
 use super::cpu::USER_HZ;
 use super::fields::{Malformed, number};
-use super::file::{KernelFile, names_in, read_once};
+use super::file::{KernelFile, read_once};
+use super::refresh::Refresh;
 use super::section::Section;
 use super::source::{CollectError, Roots, Source};
 use super::stat::boot_time;
-
-/// The file-descriptor limit bounds this in practice; the agent keeps far fewer open.
-const OPEN_FILES_MAX: usize = 65_536;
 
 /// What `/proc/self/stat` says of a process.
 #[derive(Debug, PartialEq)]
@@ -49,30 +47,41 @@ pub(crate) fn parse_limit(text: &str, name: &str) -> Option<f64> {
 pub(crate) struct OwnProcess {
     roots: Roots,
     stat: KernelFile,
-    limits: KernelFile,
     page_bytes: f64,
     booted: Option<f64>,
+    /// Metric and soft limit; limits of a running process hardly ever change.
+    limits: Vec<(&'static str, f64)>,
+    refresh: Refresh,
 }
+
+/// A process's limits that are said: their names in the kernel's table, and the metric.
+const LIMITS: [(&str, &str); 2] =
+    [("Max open files", "process_max_fds"), ("Max address space", "process_virtual_memory_max_bytes")];
 
 impl OwnProcess {
     pub(crate) fn new(roots: &Roots, page_bytes: f64) -> Self {
         Self {
             roots: roots.clone(),
             stat: KernelFile::table(roots.proc("self/stat")),
-            limits: KernelFile::table(roots.proc("self/limits")),
             page_bytes,
             booted: None,
+            limits: Vec::new(),
+            refresh: Refresh::default(),
         }
     }
 }
 
 impl Source for OwnProcess {
-    fn read(&mut self, _now: Timestamp, out: &mut Section) -> Result<(), CollectError> {
+    fn read(&mut self, now: Timestamp, out: &mut Section) -> Result<(), CollectError> {
         let process = parse(&self.stat.read()?)?;
-        if self.booted.is_none() {
+        if self.refresh.due(now) {
+            let limits = read_once(&self.roots.proc("self/limits"))?;
+            let limit = |(name, metric)| Some((metric, parse_limit(&limits, name)?));
+            self.limits = LIMITS.into_iter().filter_map(limit).collect();
             self.booted = boot_time(&read_once(&self.roots.proc("stat"))?);
         }
-        let open = names_in(&self.roots.proc("self/fd"), OPEN_FILES_MAX)?.len();
+        let path = self.roots.proc("self/fd");
+        let open = std::fs::read_dir(&path).map_err(|source| CollectError::Read { path, source })?.count();
         out.put("process_cpu_seconds_total", &[], process.cpu_seconds);
         out.put("process_open_fds", &[], open as f64);
         out.put("process_resident_memory_bytes", &[], process.resident_pages * self.page_bytes);
@@ -80,13 +89,8 @@ impl Source for OwnProcess {
         if let Some(booted) = self.booted {
             out.put("process_start_time_seconds", &[], booted + process.started);
         }
-        let limits = self.limits.read()?;
-        for (name, metric) in
-            [("Max open files", "process_max_fds"), ("Max address space", "process_virtual_memory_max_bytes")]
-        {
-            if let Some(limit) = parse_limit(&limits, name) {
-                out.put(metric, &[], limit);
-            }
+        for (metric, limit) in &self.limits {
+            out.put(*metric, &[], *limit);
         }
         Ok(())
     }
@@ -100,7 +104,13 @@ impl Source for BuildInfo {
         let version = env!("CARGO_PKG_VERSION");
         let arch = std::env::consts::ARCH;
         out.put("tocsin_agent_build_info", &[("version", version), ("arch", arch)], 1.0);
-        let labels = [("version", version), ("branch", "tocsin-agent"), ("goos", "linux"), ("goarch", arch)];
+        let goarch = match arch {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let labels =
+            [("version", version), ("branch", "tocsin-agent"), ("goos", "linux"), ("goarch", goarch)];
         out.put("node_exporter_build_info", &labels, 1.0);
         Ok(())
     }

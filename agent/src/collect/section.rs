@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn a_section_says_when_its_set_of_series_changes() {
         let mut section = Section::default();
-        let rows: [(&str, &[(&str, &str, f64)], bool); 6] = [
+        type Said = &'static [(&'static str, &'static str, f64)];
+        let rows: [(&str, Said, bool); 6] = [
             ("the first tick", &[("a", "x", 1.0), ("b", "", 2.0)], true),
             ("only values", &[("a", "x", 3.0), ("b", "", 4.0)], false),
             ("a label", &[("a", "y", 3.0), ("b", "", 4.0)], true),
