@@ -22,6 +22,7 @@ mod meminfo;
 mod netclass;
 mod netdev;
 mod network;
+mod platform;
 mod pressure;
 mod process;
 mod refresh;
@@ -140,6 +141,7 @@ fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
         (&["time"], Box::new(time::Time::new(roots))),
         (&["process"], Box::new(process::OwnProcess::new(roots, page_bytes))),
         (&["entropy"], Box::new(kernel::Entropy::new(roots))),
+        (&["kernel_hung"], Box::new(kernel::HungTasks::new(roots))),
         (&["arp"], Box::new(kernel::Arp::new(roots))),
         (&["os"], Box::new(kernel::Os::new(roots))),
         (&["netstat"], Box::new(network::Netstat::new(roots))),
@@ -150,6 +152,9 @@ fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
         (&["bonding"], Box::new(bonding::Bonding::new(roots))),
         (&["edac"], Box::new(edac::Edac::new(roots))),
         (&["hwmon"], Box::new(hwmon::Hwmon::new(roots))),
+        (&["thermal_zone"], Box::new(platform::Platform::thermal(roots))),
+        (&["cpufreq"], Box::new(platform::Platform::clocks(roots))),
+        (&["powersupplyclass"], Box::new(platform::Platform::supplies(roots))),
         (&["mdadm"], Box::new(mdadm::Mdadm::new(roots))),
         (&["textfile"], Box::new(textfile::Textfile::new(config.textfile_directory.clone()))),
         (&["build"], Box::new(process::BuildInfo)),
@@ -269,6 +274,10 @@ mod tests {
         assert!(tick.series.is_sorted());
         tick.series.iter().map(ToString::to_string).zip(tick.values.iter().copied()).collect()
     }
+
+    /// The agent moves its collector into the thread that ticks.
+    const fn is_send<T: Send>() {}
+    const _: () = is_send::<Collector>();
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_millis(second * 1000)

@@ -25,17 +25,19 @@ pub(crate) struct KernelFile {
     file: Option<File>,
     buffer: Vec<u8>,
     first: usize,
+    /// A short read is the end: attributes are made whole, tables row by row.
+    short_is_end: bool,
 }
 
 impl KernelFile {
     /// A table of `/proc`. Nothing is opened yet.
     pub(crate) fn table(path: PathBuf) -> Self {
-        Self { path, file: None, buffer: Vec::new(), first: TABLE_BYTES }
+        Self { path, file: None, buffer: Vec::new(), first: TABLE_BYTES, short_is_end: false }
     }
 
     /// A one-value attribute of `/sys`. Nothing is opened yet.
     pub(crate) fn attribute(path: PathBuf) -> Self {
-        Self { first: ATTRIBUTE_BYTES, ..Self::table(path) }
+        Self { first: ATTRIBUTE_BYTES, short_is_end: true, ..Self::table(path) }
     }
 
     /// The whole text as it is now; bytes that are not UTF-8 are replaced.
@@ -68,21 +70,24 @@ impl KernelFile {
             self.buffer.resize(self.first, 0);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let read = read_whole(self.open(), &mut buffer);
+        let short_is_end = self.short_is_end;
+        let read = self.open().and_then(|file| read_whole(file, &mut buffer, short_is_end));
         self.buffer = buffer;
         read
     }
 }
 
-fn read_whole(file: io::Result<&File>, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    let file = file?;
+fn read_whole(file: &File, buffer: &mut Vec<u8>, short_is_end: bool) -> io::Result<usize> {
     let mut length = 0;
     loop {
         match file.read_at(&mut buffer[length..], length as u64) {
             Ok(0) => return Ok(length),
             Ok(more) => length += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
+        }
+        if short_is_end && length < buffer.len() {
+            return Ok(length);
         }
         if length == buffer.len() {
             if length >= FILE_BYTES_MAX {
@@ -93,9 +98,9 @@ fn read_whole(file: io::Result<&File>, buffer: &mut Vec<u8>) -> io::Result<usize
     }
 }
 
-/// The text of a small file read once, without the line's end.
+/// The text of a file read once, without the line's end.
 pub(crate) fn read_once(path: &Path) -> Result<String, CollectError> {
-    let mut file = KernelFile::attribute(path.to_owned());
+    let mut file = KernelFile::table(path.to_owned());
     Ok(file.read()?.trim_end().to_owned())
 }
 
@@ -118,11 +123,13 @@ mod tests {
     fn a_file_is_read_from_its_start_each_time_whatever_its_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let mut file = KernelFile::attribute(path.clone());
-        assert!(matches!(file.read(), Err(CollectError::Read { .. })), "not there yet");
+        let mut files = [KernelFile::attribute(path.clone()), KernelFile::table(path.clone())];
+        assert!(matches!(files[0].read(), Err(CollectError::Read { .. })), "not there yet");
         for text in ["one".to_owned(), "2".repeat(10_000), String::new(), "x".repeat(ATTRIBUTE_BYTES)] {
             std::fs::write(&path, &text).unwrap();
-            assert_eq!(file.read().unwrap(), text);
+            for file in &mut files {
+                assert_eq!(file.read().unwrap(), text);
+            }
         }
         assert_eq!(names_in(folder.path(), 10).unwrap(), ["file"]);
     }

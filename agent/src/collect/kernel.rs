@@ -1,4 +1,4 @@
-//! The kernel's one-line facts: entropy, address resolution, and what the distribution calls itself.
+//! The kernel's one-line facts: entropy, hung tasks, address resolution, and what the distribution calls itself.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,24 @@ impl Source for Entropy {
                 number(text.trim()).ok_or_else(|| Malformed::new("/proc/sys/kernel/random", &text))?;
             out.put(*metric, &[], value);
         }
+        Ok(())
+    }
+}
+
+/// The `kernel_hung` collector: how often the kernel found a task hung. Kernels before 6.15 do not count.
+pub(crate) struct HungTasks(KernelFile);
+
+impl HungTasks {
+    pub(crate) fn new(roots: &Roots) -> Self {
+        Self(KernelFile::attribute(roots.proc("sys/kernel/hung_task_detect_count")))
+    }
+}
+
+impl Source for HungTasks {
+    fn read(&mut self, _now: Timestamp, out: &mut Section) -> Result<(), CollectError> {
+        let text = self.0.read().map_err(|error| absent_or(error, "count of hung tasks"))?;
+        let tasks = number(text.trim()).ok_or_else(|| Malformed::new("hung_task_detect_count", &text))?;
+        out.put("node_kernel_hung_tasks_total", &[], tasks);
         Ok(())
     }
 }
