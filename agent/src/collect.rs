@@ -50,7 +50,7 @@ use tocsin_shared::time::Timestamp;
 pub use self::catalog::{Kind, Unit, describe};
 use self::section::{SECTION_SERIES_MAX, Section, Slot};
 use self::source::{CollectError, Roots, Source};
-use self::table::Table;
+use self::table::{SERIES_MAX, Table};
 
 /// What to collect, and where from. Patterns are matched unanchored, as node_exporter's are; `None` is the usual one.
 #[derive(Clone, Debug)]
@@ -191,8 +191,11 @@ impl Collector {
         for part in &mut self.parts {
             changed |= part.collect(now, &mut self.scrape);
         }
+        self.scrape.put("tocsin_agent_series_dropped", &[], self.dropped() as f64);
         changed |= self.scrape.end();
-        let sections = || self.parts.iter().map(|part| &part.section).chain([&self.scrape, &self.agent]);
+        // The agent's own first: they must not be what a table too long leaves out.
+        let sections =
+            || [&self.agent, &self.scrape].into_iter().chain(self.parts.iter().map(|p| &p.section));
         let slots = || sections().flat_map(|section: &Section| -> &[Slot] { section.slots() });
         self.tick.table_changed = changed && self.table.arrange(slots());
         self.table.fill(slots(), &mut self.tick.values);
@@ -201,6 +204,12 @@ impl Collector {
         }
         self.agent.begin();
         &self.tick
+    }
+
+    /// How many series are beyond what a table holds.
+    fn dropped(&self) -> usize {
+        let parts: usize = self.parts.iter().map(|part| part.section.slots().len()).sum();
+        (parts + self.agent.slots().len() + self.scrape.slots().len()).saturating_sub(SERIES_MAX)
     }
 }
 
@@ -336,6 +345,27 @@ mod tests {
     }
 
     #[test]
+    fn a_table_too_long_keeps_the_agent_s_own_series_and_tells() {
+        let root = host();
+        let mut disks = String::new();
+        let mut devices = "titles\ntitles\n".to_owned();
+        for device in 0..950 {
+            disks += &format!("8 {device} disk{device} 1 2 3 4 5 6 7 8 9 10 11\n");
+            devices += &format!("net{device}: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n");
+        }
+        fs::write(root.path().join("proc/diskstats"), disks).unwrap();
+        fs::create_dir_all(root.path().join("proc/net")).unwrap();
+        fs::write(root.path().join("proc/net/dev"), devices).unwrap();
+        let mut collector = collector(root.path());
+        collector.collect(at(0));
+        collector.extra("tocsin_agent_spool_bytes", &[], 7.0);
+        let said = values(collector.collect(at(10)));
+        assert_eq!(said.len(), SERIES_MAX);
+        assert_eq!(said["tocsin_agent_spool_bytes"], 7.0);
+        assert!(said["tocsin_agent_series_dropped"] > 1000.0, "950 disks and devices are 26,600 series");
+    }
+
+    #[test]
     fn a_collector_can_be_switched_off() {
         let root = host();
         let disabled = vec!["meminfo".to_owned(), "timex".to_owned()];
@@ -371,5 +401,79 @@ mod tests {
         ] {
             assert!(tick.series.iter().any(|series| series.metric() == metric), "{metric} is missing");
         }
+    }
+
+    proptest::proptest! {
+        /// A kernel may say anything: a text is read or refused, and never a panic.
+        #[test]
+        fn no_text_of_the_kernel_s_makes_a_parser_panic(text in "[ -~\\n\\tü]{0,200}", words in texts()) {
+            for text in [text, words] {
+                read_with_all(&text);
+            }
+        }
+    }
+
+    /// Texts of the words that parsers look for, in any order.
+    fn texts() -> impl proptest::strategy::Strategy<Value = String> {
+        let words = [
+            "cpu0",
+            "ctxt",
+            " ",
+            " ",
+            "\n",
+            ":",
+            "12",
+            "-1",
+            "0x1f",
+            "kB",
+            "(",
+            ")",
+            "[2/1]",
+            "sda[1](F)",
+            "some",
+            "total=5",
+            "md0 : active raid1",
+            "recovery = 1% (5/9)",
+            "{",
+            "}",
+            "=",
+            "\"",
+            "\\",
+            "\\040",
+            "Tcp: InErrs",
+            "up",
+        ];
+        let word = proptest::sample::select(words.to_vec());
+        proptest::strategy::Strategy::prop_map(proptest::collection::vec(word, 0..40), |words| words.concat())
+    }
+
+    fn read_with_all(text: &str) {
+        let exclusions = filesystem::mounts::Exclusions::new(None, None);
+        let results = [
+            stat::parse(text).is_ok(),
+            meminfo::parse(text).is_ok(),
+            loadavg::parse(text).is_ok(),
+            diskstats::parse(text).is_ok(),
+            netdev::parse(text).is_ok(),
+            netclass::parse(text).is_some(),
+            filefd::parse(text).is_ok(),
+            conntrack::parse(text).is_ok(),
+            vmstat::parse(text).is_ok(),
+            pressure::parse(text, "some").is_ok(),
+            process::parse(text).is_ok(),
+            process::parse_limit(text, "Max").is_some(),
+            network::parse_netstat(text).is_ok(),
+            network::parse_snmp6(text).is_ok(),
+            network::parse_sockstat(text).is_ok(),
+            network::parse_softnet(text).is_ok(),
+            network::parse_queues(text).is_ok(),
+            schedstat::parse(text).is_ok(),
+            hwmon::parse(text).is_some(),
+            mdadm::parse(text).is_ok(),
+            textfile::parse(text).is_ok(),
+            filesystem::mounts::parse(text, &exclusions).is_ok(),
+            !kernel::parse_os(text).is_empty() || !kernel::parse_arp(text).is_empty(),
+        ];
+        std::hint::black_box(results);
     }
 }

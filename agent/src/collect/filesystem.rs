@@ -4,7 +4,7 @@
 //! by `probe`, so that one that hangs delays neither the tick nor the others; it is said with `device_error` set to
 //! "mountpoint timeout" and without sizes.
 
-mod mounts;
+pub(crate) mod mounts;
 mod probe;
 
 use std::os::fd::AsFd;

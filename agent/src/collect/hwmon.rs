@@ -22,8 +22,9 @@ const SENSORS_MAX: usize = 512;
 /// The kinds of sensors there are, as file names begin.
 const KINDS: [&str; 11] =
     ["in", "cpu", "fan", "pwm", "temp", "curr", "power", "energy", "humidity", "intrusion", "freq"];
-const MILLI: f64 = 1e-3;
-const MICRO: f64 = 1e-6;
+/// Divisors, not divisors: 48500 / 1000 is exactly the decimal 48.5, which is cheap to send and keep.
+const MILLI: f64 = 1e3;
+const MICRO: f64 = 1e6;
 
 /// A sensor's file name in its parts: `temp`, `temp1`, `crit_alarm`.
 pub(crate) fn parse(file: &str) -> Option<(&'static str, &str, &str)> {
@@ -38,14 +39,14 @@ pub(crate) fn parse(file: &str) -> Option<(&'static str, &str, &str)> {
     }
 }
 
-/// The metric for an element of a sensor and the factor to its unit. `has_bare` says that the sensor also has a file
+/// The metric for an element of a sensor and the divisor to its unit. `has_bare` says that the sensor also has a file
 /// without an element, which then is the value proper.
 pub(crate) fn metric(kind: &str, element: &str, has_bare: bool) -> (String, f64) {
     let mut name = format!("node_hwmon_{kind}");
     if !element.is_empty() && (element != "input" || has_bare) {
         name = format!("{name}_{}", clean(element));
     }
-    let (suffix, factor) = match (kind, element) {
+    let (suffix, divisor) = match (kind, element) {
         (_, "fault" | "alarm") => ("", 1.0),
         (_, "beep") => ("_enabled", 1.0),
         ("in" | "cpu", _) => ("_volts", MILLI),
@@ -61,7 +62,7 @@ pub(crate) fn metric(kind: &str, element: &str, has_bare: bool) -> (String, f64)
         ("fan", "input" | "min" | "max" | "target") => ("_rpm", 1.0),
         _ => ("", 1.0),
     };
-    (name + suffix, factor)
+    (name + suffix, divisor)
 }
 
 /// A word that is fit for a label of a chip: lower case, what is not a letter or digit replaced.
@@ -92,7 +93,7 @@ fn chip_name(folder: &Path) -> String {
 
 struct Sensor {
     metric: String,
-    factor: f64,
+    divisor: f64,
     chip: usize,
     sensor: String,
     file: KernelFile,
@@ -154,9 +155,9 @@ impl Hwmon {
                 let labels = vec![("sensor", sensor.to_owned()), ("label", label)];
                 self.words.push(Word { metric: "node_hwmon_sensor_label", chip, labels });
             } else if self.sensors.len() < SENSORS_MAX {
-                let (metric, factor) = metric(kind, element, files.iter().any(|file| file == sensor));
+                let (metric, divisor) = metric(kind, element, files.iter().any(|file| file == sensor));
                 let file = KernelFile::attribute(folder.join(name));
-                self.sensors.push(Sensor { metric, factor, chip, sensor: sensor.to_owned(), file });
+                self.sensors.push(Sensor { metric, divisor, chip, sensor: sensor.to_owned(), file });
             }
         }
         Ok(())
@@ -168,10 +169,10 @@ impl Source for Hwmon {
         if self.refresh.due(now) {
             self.list().inspect_err(|_| self.refresh.forget())?;
         }
-        for Sensor { metric, factor, chip, sensor, file } in &mut self.sensors {
+        for Sensor { metric, divisor, chip, sensor, file } in &mut self.sensors {
             // A sensor without a device behind it refuses to be read: no series.
             let Some(value) = file.read().ok().and_then(|text| number(text.trim())) else { continue };
-            out.put(metric.as_str(), &[("chip", &self.chips[*chip]), ("sensor", sensor)], value * *factor);
+            out.put(metric.as_str(), &[("chip", &self.chips[*chip]), ("sensor", sensor)], value / *divisor);
         }
         for Word { metric, chip, labels } in &self.words {
             let chip = [("chip", self.chips[*chip].as_str())];
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn file_names_become_metrics_and_units() {
-        for (file, name, factor) in [
+        for (file, name, divisor) in [
             ("temp1_input", "node_hwmon_temp_celsius", MILLI),
             ("temp1_max", "node_hwmon_temp_max_celsius", MILLI),
             ("temp1_crit_alarm", "node_hwmon_temp_crit_alarm_celsius", MILLI),
@@ -203,7 +204,7 @@ mod tests {
             ("power1_average", "node_hwmon_power_average_watt", MICRO),
         ] {
             let (kind, _, element) = parse(file).unwrap();
-            assert_eq!(metric(kind, element, false), (name.to_owned(), factor), "{file}");
+            assert_eq!(metric(kind, element, false), (name.to_owned(), divisor), "{file}");
         }
         for file in ["name", "uevent", "temp", "tempx1_input", "temp1_", "update_interval"] {
             assert_eq!(parse(file), None, "{file}");

@@ -17,14 +17,15 @@ use super::source::{CollectError, Roots, Source, absent_or};
 const DEVICES_MAX: usize = 1024;
 /// Files kept open for one collector; 256 processors with three clocks each.
 const FILES_MAX: usize = 768;
-const KILOHERTZ: f64 = 1e3;
-const MILLI: f64 = 1e-3;
+/// Divisors, so that a result is exactly the short decimal that it looks like.
+const KILOHERTZ: f64 = 1e-3;
+const MILLI: f64 = 1e3;
 
 /// One file and the series that it is.
 struct Gauge {
     metric: &'static str,
     labels: Vec<(&'static str, String)>,
-    factor: f64,
+    divisor: f64,
     file: KernelFile,
 }
 
@@ -33,7 +34,7 @@ struct Family {
     /// The directory below `/sys` and how its entries of this kind begin.
     class: &'static str,
     prefix: &'static str,
-    /// File, metric and factor.
+    /// File, metric and divisor.
     files: &'static [(&'static str, &'static str, f64)],
     /// The label that says which device, by what follows the prefix or, for an empty one, the whole name.
     label: &'static str,
@@ -135,11 +136,11 @@ fn gauges(family: &'static Family, folder: &Path, device: &str) -> impl Iterator
         labels.push(("type", read_once(&folder.join("type")).unwrap_or_default()));
     }
     let folder: PathBuf = folder.to_owned();
-    let present = move |&(file, metric, factor): &(&'static str, &'static str, f64)| {
+    let present = move |&(file, metric, divisor): &(&'static str, &'static str, f64)| {
         let path = folder.join(file);
         let there = path.exists();
         let labels = labels.clone();
-        there.then(|| Gauge { metric, labels, factor, file: KernelFile::attribute(path) })
+        there.then(|| Gauge { metric, labels, divisor, file: KernelFile::attribute(path) })
     };
     family.files.iter().filter_map(present)
 }
@@ -149,11 +150,11 @@ impl Source for Platform {
         if self.refresh.due(now) {
             self.list().inspect_err(|_| self.refresh.forget())?;
         }
-        for Gauge { metric, labels, factor, file } in &mut self.gauges {
+        for Gauge { metric, labels, divisor, file } in &mut self.gauges {
             let Some(value) = file.read().ok().and_then(|text| number(text.trim())) else { continue };
             let (first, second) = (&labels[0], labels.get(1));
             let second = second.map_or(("type", ""), |(name, value)| (*name, value.as_str()));
-            out.put(*metric, &[(first.0, first.1.as_str()), second], value * *factor);
+            out.put(*metric, &[(first.0, first.1.as_str()), second], value / *divisor);
         }
         Ok(())
     }

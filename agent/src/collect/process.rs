@@ -87,7 +87,9 @@ impl Source for OwnProcess {
         out.put("process_resident_memory_bytes", &[], process.resident_pages * self.page_bytes);
         out.put("process_virtual_memory_bytes", &[], process.virtual_bytes);
         if let Some(booted) = self.booted {
-            out.put("process_start_time_seconds", &[], booted + process.started);
+            // To the clock tick, as exact as it is known.
+            let started = ((booted + process.started) * USER_HZ).round() / USER_HZ;
+            out.put("process_start_time_seconds", &[], started);
         }
         for (metric, limit) in &self.limits {
             out.put(*metric, &[], *limit);

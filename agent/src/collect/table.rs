@@ -9,6 +9,9 @@ use tocsin_shared::labels::Labels;
 
 use super::section::Slot;
 
+/// The most series of one host: what a row on the wire may be wide. Sections said first have precedence.
+pub(crate) const SERIES_MAX: usize = 20_000;
+
 /// The sorted series, and for each slot in section order its place among them.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -26,7 +29,7 @@ impl Table {
     /// Sorts the slots anew; whether the set of series differs from the one before.
     pub(crate) fn arrange<'a>(&mut self, slots: impl Iterator<Item = &'a Slot>) -> bool {
         let mut said: Vec<(&Labels, usize)> =
-            slots.enumerate().map(|(at, slot)| (&slot.labels, at)).collect();
+            slots.take(SERIES_MAX).enumerate().map(|(at, slot)| (&slot.labels, at)).collect();
         said.sort_unstable();
         self.places.clear();
         self.places.resize(said.len(), 0);
@@ -79,5 +82,16 @@ mod tests {
         assert_eq!(values, [4.0, 5.0]);
 
         assert!(table.arrange(slots(&[("a", 4.0)]).iter()));
+    }
+
+    #[test]
+    fn a_table_is_bounded_and_the_first_said_stay() {
+        let names: Vec<String> = (0..SERIES_MAX + 5).map(|n| format!("m{:05}", SERIES_MAX + 5 - n)).collect();
+        let said: Vec<(&str, f64)> = names.iter().map(|name| (name.as_str(), 1.0)).collect();
+        let (slots, mut table, mut values) = (slots(&said), Table::default(), Vec::new());
+        assert!(table.arrange(slots.iter()));
+        table.fill(slots.iter(), &mut values);
+        assert_eq!((table.series.len(), values.len()), (SERIES_MAX, SERIES_MAX));
+        assert_eq!(table.series[0].metric(), "m00006", "the last said are left out");
     }
 }
