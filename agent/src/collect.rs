@@ -4,30 +4,36 @@
 //! says so in `node_scrape_collector_success`), and a tick without news of devices allocates next to nothing.
 //! The labels `job`, `instance` and `env` are not set here: the collector knows them. Not here: when a tick is.
 
+mod arp;
 mod bonding;
+mod build;
 mod catalog;
 mod conntrack;
 mod cpu;
 mod diskstats;
 mod edac;
+mod entropy;
 mod fields;
 mod file;
 mod filefd;
 mod filesystem;
 mod hwmon;
-mod kernel;
+mod kernel_hung;
 mod loadavg;
 mod mdadm;
 mod meminfo;
 mod netclass;
 mod netdev;
-mod network;
+mod netstat;
+mod os;
 mod platform;
 mod pressure;
 mod process;
 mod refresh;
 mod schedstat;
 mod section;
+mod sockstat;
+mod softnet;
 mod source;
 mod stat;
 mod sys;
@@ -35,6 +41,7 @@ mod table;
 mod textfile;
 mod time;
 mod timex;
+mod udp_queues;
 mod uname;
 mod vmstat;
 
@@ -140,14 +147,14 @@ fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
         (&["uname"], Box::new(uname::Uname)),
         (&["time"], Box::new(time::Time::new(roots))),
         (&["process"], Box::new(process::OwnProcess::new(roots, page_bytes))),
-        (&["entropy"], Box::new(kernel::Entropy::new(roots))),
-        (&["kernel_hung"], Box::new(kernel::HungTasks::new(roots))),
-        (&["arp"], Box::new(kernel::Arp::new(roots))),
-        (&["os"], Box::new(kernel::Os::new(roots))),
-        (&["netstat"], Box::new(network::Netstat::new(roots))),
-        (&["sockstat"], Box::new(network::Sockstat::new(roots, page_bytes))),
-        (&["softnet"], Box::new(network::Softnet::new(roots))),
-        (&["udp_queues"], Box::new(network::UdpQueues::new(roots))),
+        (&["entropy"], Box::new(entropy::Entropy::new(roots))),
+        (&["kernel_hung"], Box::new(kernel_hung::HungTasks::new(roots))),
+        (&["arp"], Box::new(arp::Arp::new(roots))),
+        (&["os"], Box::new(os::Os::new(roots))),
+        (&["netstat"], Box::new(netstat::Netstat::new(roots))),
+        (&["sockstat"], Box::new(sockstat::Sockstat::new(roots, page_bytes))),
+        (&["softnet"], Box::new(softnet::Softnet::new(roots))),
+        (&["udp_queues"], Box::new(udp_queues::UdpQueues::new(roots))),
         (&["schedstat"], Box::new(schedstat::Schedstat::new(roots))),
         (&["bonding"], Box::new(bonding::Bonding::new(roots))),
         (&["edac"], Box::new(edac::Edac::new(roots))),
@@ -157,7 +164,7 @@ fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
         (&["powersupplyclass"], Box::new(platform::Platform::supplies(roots))),
         (&["mdadm"], Box::new(mdadm::Mdadm::new(roots))),
         (&["textfile"], Box::new(textfile::Textfile::new(config.textfile_directory.clone()))),
-        (&["build"], Box::new(process::BuildInfo)),
+        (&["build"], Box::new(build::BuildInfo)),
     ]
 }
 
@@ -462,17 +469,17 @@ mod tests {
             pressure::parse(text, "some").is_ok(),
             process::parse(text).is_ok(),
             process::parse_limit(text, "Max").is_some(),
-            network::parse_netstat(text).is_ok(),
-            network::parse_snmp6(text).is_ok(),
-            network::parse_sockstat(text).is_ok(),
-            network::parse_softnet(text).is_ok(),
-            network::parse_queues(text).is_ok(),
+            netstat::parse_netstat(text).is_ok(),
+            netstat::parse_snmp6(text).is_ok(),
+            sockstat::parse(text).is_ok(),
+            softnet::parse(text).is_ok(),
+            udp_queues::parse(text).is_ok(),
             schedstat::parse(text).is_ok(),
             hwmon::parse(text).is_some(),
             mdadm::parse(text).is_ok(),
             textfile::parse(text).is_ok(),
             filesystem::mounts::parse(text, &exclusions).is_ok(),
-            !kernel::parse_os(text).is_empty() || !kernel::parse_arp(text).is_empty(),
+            !os::parse(text).is_empty() || !arp::parse(text).is_empty(),
         ];
         std::hint::black_box(results);
     }

@@ -1,4 +1,4 @@
-//! The agent's own cost: processor time, memory, open files, start; and which build it is.
+//! The agent's own cost: processor time, memory, open files, and when it started.
 
 use tocsin_shared::time::Timestamp;
 
@@ -94,26 +94,6 @@ impl Source for OwnProcess {
         for (metric, limit) in &self.limits {
             out.put(*metric, &[], *limit);
         }
-        Ok(())
-    }
-}
-
-/// Says which build this is, also under the name that dashboards made for node_exporter read.
-pub(crate) struct BuildInfo;
-
-impl Source for BuildInfo {
-    fn read(&mut self, _now: Timestamp, out: &mut Section) -> Result<(), CollectError> {
-        let version = env!("CARGO_PKG_VERSION");
-        let arch = std::env::consts::ARCH;
-        out.put("tocsin_agent_build_info", &[("version", version), ("arch", arch)], 1.0);
-        let goarch = match arch {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let labels =
-            [("version", version), ("branch", "tocsin-agent"), ("goos", "linux"), ("goarch", goarch)];
-        out.put("node_exporter_build_info", &labels, 1.0);
         Ok(())
     }
 }
