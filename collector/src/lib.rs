@@ -1,15 +1,15 @@
 //! The collector: ingest → journal → samples → evaluate → alert → incident → feed, each a module, in that order.
 
-pub mod alert;
 pub mod clock;
-pub mod evaluate;
 pub mod identity;
-pub mod incident;
-pub mod ingest;
-pub mod jobs;
-pub mod journal;
 pub mod listen;
-pub mod rules;
+pub mod ingest;
+pub mod journal;
 pub mod samples;
+pub mod rules;
+pub mod evaluate;
 pub mod state;
+pub mod alert;
+pub mod incident;
+pub mod jobs;
 pub mod store;
