@@ -8,6 +8,8 @@
 pub mod evaluation;
 mod identity;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
