@@ -211,3 +211,26 @@ fn a_worsening_after_an_operator_resolved_is_news_and_that_it_goes_on_is_not() {
     assert!(desk.incident(1).pages);
     assert_eq!(desk.state.alerts().next().unwrap().active_since, at(0));
 }
+
+#[test]
+fn a_clock_step_neither_shortens_nor_stretches_a_wait() {
+    for delta in [-3_600, 3_600] {
+        let mut desk = Desk::with_hosts(1, Env::Prod);
+        let (waits, over) = (rule("waits", 60, 0), rule("over", 0, 0));
+        desk.evaluate(&waits, &[("sda", "warning")]);
+        desk.evaluate(&over, &[("sda", "warning")]);
+        desk.now = 10;
+        desk.evaluate(&over, &[]);
+        desk.done(Command::ClockStepped { agent: agent(1), clock_offset_ms: delta * 1_000 });
+        // From here on `now` is the host's event time.
+        for (row, rule, first) in [
+            (delta + 30, &waits, None),
+            (delta + 60, &waits, Some("alert.triggered")),
+            (delta + 61, &over, Some("alert.triggered")),
+        ] {
+            desk.now = row;
+            let events = desk.evaluate(rule, &[("sda", "warning")]);
+            assert_eq!(events.first().copied(), first, "step {delta}, row {row}");
+        }
+    }
+}

@@ -31,6 +31,7 @@ enum Step {
     Silent(u128),
     Retire(u128),
     Enrol(u128),
+    Clock(u128, i64),
 }
 
 const RULES: [(&str, u64, u64); 3] = [("quick", 0, 0), ("slow", 40, 0), ("kept", 0, 40)];
@@ -56,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1u128..4).prop_map(Step::Silent),
         1 => (1u128..4).prop_map(Step::Retire),
         1 => (4u128..9).prop_map(Step::Enrol),
+        1 => (1u128..4, -100i64..100).prop_map(|(host, by)| Step::Clock(host, by)),
     ]
 }
 
@@ -99,6 +101,7 @@ fn command(step: &Step, now: i64, samples_seq: u64) -> Command {
         Step::Heard(host) => Command::HostHeard(heard(host)),
         Step::Silent(host) => Command::HostSilent { agent: agent(host), since: at(now - 30) },
         Step::Retire(host) => Command::RetireHost { agent: agent(host), reason: String::new() },
+        Step::Clock(host, by) => Command::ClockStepped { agent: agent(host), clock_offset_ms: by * 1_000 },
         Step::Enrol(host) => Command::Enrol(enrolment(host, &format!("web-{host}"))),
     }
 }

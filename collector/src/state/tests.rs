@@ -1,13 +1,17 @@
 use tocsin_shared::access::Role;
 use tocsin_shared::event::{Actor, Block, LaneProgress, Sealed};
 use tocsin_shared::host::HostState;
-use tocsin_shared::identity::Env;
+use tocsin_shared::identity::{Env, Epoch};
 use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
+use uuid::Uuid;
 
 use super::command::{Enrolment, Heard, NewToken};
-use super::testing::{Desk, agent, at, certificate, digest, enrolment, heard, labels, place, rule, token};
+use super::testing::{
+    Desk, agent, at, certificate, digest, enrolment, heard, labels, place, rule, run_start, token,
+};
 use super::{Command, Refusal, State};
+use crate::jobs::Place;
 
 fn refused(desk: &mut Desk, command: Command) -> String {
     desk.ask(command).expect_err("it must be refused").to_string()
@@ -92,8 +96,23 @@ fn a_silent_host_raises_one_alert_and_keeps_the_others() {
     let boots = Heard { boot_id: "boot-2".into(), ..heard(1) };
     assert_eq!(desk.done(Command::HostHeard(boots)), ["host.updated"]);
     let step = Command::ClockStepped { agent: agent(1), clock_offset_ms: 5_000 };
-    assert_eq!(desk.done(step.clone()), ["host.clock_step"]);
+    assert_eq!(
+        desk.done(step.clone()),
+        ["host.clock_step", "alert.updated"],
+        "the times of its alert step too"
+    );
     assert_eq!(desk.done(step), [""; 0]);
+}
+
+#[test]
+fn silence_raises_its_alert_also_when_the_clock_stood_still_or_went_back() {
+    let mut desk = Desk::with_hosts(1, Env::Prod);
+    for now in [30, 30, 10] {
+        desk.now = now;
+        let silent = desk.done(Command::HostSilent { agent: agent(1), since: at(0) });
+        assert_eq!(silent[..2], ["host.unreachable", "alert.triggered"], "at {now}");
+        desk.done(Command::HostHeard(heard(1)));
+    }
 }
 
 #[test]
@@ -195,6 +214,8 @@ fn sealing_stores_lanes_and_survives_a_checkpoint_beside_newer_ones() {
     let epoch = place(1).epoch;
     let sealed =
         Sealed { samples_from: 9, evaluated_through: 8, lanes: vec![lane(epoch, 7)], blocks: vec![block] };
+    let earlier = Place { epoch: Epoch(Uuid::from_u128(1)), ..place(1) };
+    desk.done(Command::JobStarted { run: run_start(1, "backup", 0), place: earlier });
     assert_eq!(desk.done(Command::Sealed(sealed.clone())), ["samples.sealed"]);
     assert_eq!(desk.done(Command::Sealed(sealed.clone())), [""; 0]);
     assert_eq!(desk.state.lane(agent(1), epoch, Lane::Samples), Some(&Ranges::up_to(7)));
