@@ -1,3 +1,5 @@
+//! What alerts do, row by row: rules of one host, evaluated at the seconds the tables give.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -233,4 +235,20 @@ fn a_clock_step_neither_shortens_nor_stretches_a_wait() {
             assert_eq!(events.first().copied(), first, "step {delta}, row {row}");
         }
     }
+}
+
+#[test]
+fn a_value_that_moves_at_every_row_is_written_down_every_five_minutes() {
+    let mut desk = Desk::with_hosts(1, Env::Prod);
+    let rule = rule("r", 0, 0);
+    let row = |now: i64| {
+        let Command::Evaluated(mut evaluation) = evaluation(&rule, 1, now, 1, &[("sda", "warning")]) else {
+            unreachable!("it is an evaluation")
+        };
+        evaluation.elements[0].value = now as f64;
+        Command::Evaluated(evaluation)
+    };
+    let written: Vec<i64> = (0..100).map(|n| n * 10).filter(|now| !desk.done(row(*now)).is_empty()).collect();
+    assert_eq!(written, [0, 300, 600, 900]);
+    assert_eq!(desk.state.alerts().next().unwrap().value, 900.0);
 }

@@ -1,3 +1,5 @@
+//! What incidents do when alerts come and go, people act, and time passes.
+
 use tocsin_shared::identity::Env;
 use tocsin_shared::incident::{Incident, IncidentStatus};
 

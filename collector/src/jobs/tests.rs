@@ -1,3 +1,5 @@
+//! What records of runs do, in order, late, twice, and without sense.
+
 use tocsin_shared::identity::Env;
 use tocsin_shared::incident::IncidentStatus;
 use tocsin_shared::lane::Lane;

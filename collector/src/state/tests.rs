@@ -1,3 +1,5 @@
+//! Hosts, tokens, principals, consumers and sealing: what is let in, and what is refused with which words.
+
 use tocsin_shared::access::Role;
 use tocsin_shared::event::{Actor, Block, LaneProgress, Sealed};
 use tocsin_shared::host::HostState;
