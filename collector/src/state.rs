@@ -14,11 +14,15 @@ mod enrolment;
 mod hosts;
 mod incidents;
 mod index;
+#[cfg(test)]
+mod invariants;
 mod lanes;
 pub(crate) mod presence;
 mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;
