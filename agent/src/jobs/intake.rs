@@ -388,7 +388,7 @@ impl Shared {
     }
 
     /// One look at the drop-box.
-    async fn scan(&self, directory: &Path) -> io::Result<()> {
+    async fn scan(&self, directory: &Path, stop: &CancellationToken) -> io::Result<()> {
         let directory = directory.to_owned();
         let Listing { complete, stray } =
             blocking(move || drop_box::list(&directory, SystemTime::now())).await?;
@@ -397,7 +397,8 @@ impl Shared {
         }
         let (mut exhausted, mut taken) = (HashSet::new(), 0);
         for path in complete {
-            if taken >= RECORDS_PER_SCAN_MAX {
+            // Between files: one that is being stored must also be removed, or it would be stored again.
+            if taken >= RECORDS_PER_SCAN_MAX || stop.is_cancelled() {
                 break;
             }
             taken += usize::from(self.take(path, &mut exhausted).await);
@@ -460,7 +461,7 @@ async fn scan_regularly(config: IntakeConfig, shared: Arc<Shared>, stop: Cancell
     let mut tick = interval(config.scan_every.max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Some(Err(error)) = stop.run_until_cancelled(shared.scan(&config.drop_box)).await {
+        if let Err(error) = shared.scan(&config.drop_box, &stop).await {
             warn!(%error, path = %config.drop_box.display(), "cannot look into the job drop-box");
         }
     }
