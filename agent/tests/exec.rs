@@ -3,6 +3,8 @@
 //! This file has its own `main`: called with `exec …` it is the wrapper, so that signals, blocked masks and exit
 //! statuses are those of a real process; otherwise it runs the cases below, each in its own temporary directory.
 
+#![allow(clippy::unwrap_used)] // A test throughout; without the harness clippy cannot know.
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
