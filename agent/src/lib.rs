@@ -3,3 +3,6 @@
 pub mod collect;
 pub mod inventory;
 pub mod identity;
+//! Under construction.
+
+pub mod jobs;

@@ -1,9 +1,13 @@
 //! The vocabulary both programs speak, in reading order. No protobuf, no tokio.
 
 pub mod time;
+pub mod identity;
+pub mod job;
 pub mod labels;
+pub mod redact;
 pub mod sample;
 pub mod identity;
+pub mod sanitize;
 pub mod severity;
 pub mod secret;
 pub mod certificate;
