@@ -78,11 +78,16 @@ pub(crate) fn with_scalar(
     if changes_meaning(node) { block.drop_names() } else { Ok(block) }
 }
 
-/// Two vectors.
-pub(crate) fn vectors(node: &Binary, left: Block, right: Block) -> Result<Block, EvalError> {
+/// Two vectors. `charge` counts the points of results that can have more series than either side.
+pub(crate) fn vectors(
+    node: &Binary,
+    left: Block,
+    right: Block,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+) -> Result<Block, EvalError> {
     if node.operator.is_set() {
         set::combine(node, left, right)
     } else {
-        matching::combine(node, left, right)
+        matching::combine(node, left, right, charge)
     }
 }

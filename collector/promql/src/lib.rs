@@ -16,6 +16,7 @@ mod plan;
 mod selector;
 mod source;
 mod sums;
+mod text;
 
 pub use eval::{Element, EvalError, SeriesPoints, Value, instant, range};
 pub use expr::{Expr, ParseError};

@@ -171,11 +171,69 @@ fn an_evaluation_keeps_its_limits() {
     assert_eq!(over(11_000_000, second), Err(EvalError::TooManySteps { steps: 11_001, limit: 11_000 }));
     assert_eq!(over(-1, second), Err(EvalError::InvalidRange));
     assert_eq!(over(1, Duration::ZERO), Err(EvalError::InvalidStep));
+    for at in 0..1000 {
+        source.push(&Labels::series("dense", &[]), Timestamp::from_millis(at), 1.0);
+    }
+    let overlapping = parse("sum_over_time(dense[1d])");
+    let few = Limits { samples: 20_000, ..Limits::default() };
+    let work = range(&overlapping, &source, start, Timestamp::from_millis(10_000_000), second, &few);
+    assert_eq!(work, Err(EvalError::TooMuchWork));
     let endless = parse("max_over_time(x[10000y:1ms])");
     assert!(matches!(
         instant(&endless, &source, at, &Limits::default()),
         Err(EvalError::TooManySamples { .. })
     ));
+}
+
+#[test]
+fn the_syntax_of_prometheus_3_is_understood() {
+    let mut source = MemorySource::new();
+    let pairs = [("path", r"a\.b"), ("on", "1"), ("le", "x\"y"), ("utf.8", "ü")];
+    let labels = Labels::series("disk:io:rate5m", &pairs);
+    source.push(&labels, Timestamp::from_millis(0), 7.0);
+    source.push(&Labels::series("dotted.name", &[]), Timestamp::from_millis(0), 7.0);
+    for text in [
+        "disk:io:rate5m",
+        "disk:io:rate5m{}",
+        r#"disk:io:rate5m{path="a\\.b",}"#,
+        r"disk:io:rate5m{path='a\\.b'}",
+        r"disk:io:rate5m{path=`a\.b`}",
+        r#"disk:io:rate5m{path=~"a\\\\\\.b"}"#,
+        r#"disk:io:rate5m{on="1"}"#,
+        r#"disk:io:rate5m{le="x\"y"}"#,
+        r#"disk:io:rate5m{"utf.8"="ü"}"#,
+        r#"{"dotted.name"}"#,
+        r#"{__name__="dotted.name"}"#,
+        r#"{__name__=~"disk:.+", on="1"}"#,
+        "SUM(disk:io:rate5m)",
+        "sum by (on,) (disk:io:rate5m)",
+        "sum without (path, le,) (disk:io:rate5m)",
+        "max(disk:io:rate5m) BY (on)",
+        r#"sum by ("utf.8") (disk:io:rate5m)"#,
+        "disk:io:rate5m\n  # a comment\n  > 1e0\n",
+        "disk:io:rate5m == 0x7",
+        "disk:io:rate5m > .5",
+        "disk:io:rate5m [5m] ",
+        "last_over_time(disk:io:rate5m [1h30m])",
+        "sum_over_time(disk:io:rate5m[1m:])",
+        "disk:io:rate5m @ 0.001 offset 1ms",
+        "disk:io:rate5m * on(on) group_left disk:io:rate5m",
+        "disk:io:rate5m and IGNORING () disk:io:rate5m",
+        "-disk:io:rate5m + 2 ^ 3 ^ 2 * 0 + 14",
+    ] {
+        let seven = match instant(&parse(text), &source, Timestamp::from_millis(0), &Limits::default()) {
+            Ok(Value::Vector(elements)) => elements.len() == 1 && [7.0, 49.0].contains(&elements[0].value),
+            Ok(Value::Matrix(series)) => series.len() == 1 && series[0].points[0].value == 7.0,
+            _ => false,
+        };
+        assert!(seven, "{text}");
+    }
+}
+
+#[test]
+fn expressions_can_be_shared_between_threads() {
+    fn shareable<T: Send + Sync + Clone>(_: &T) {}
+    shareable(&parse("rate(a{x=~\".+\"}[5m])"));
 }
 
 #[test]

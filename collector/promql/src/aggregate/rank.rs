@@ -74,7 +74,12 @@ pub(super) fn quantiles(block: &Block, grouping: &Filter, q: &Scalars) -> Block 
 }
 
 /// How many elements of each group have each value; the value becomes a label.
-pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Block {
+pub(super) fn count_values(
+    block: &Block,
+    grouping: &Filter,
+    label: &str,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+) -> Result<Block, EvalError> {
     // The new label is set before grouping, so it may be one of the labels grouped by.
     let filter = match grouping {
         Filter::Only(names) => Filter::Only(names.iter().cloned().chain([label.into()]).collect()),
@@ -88,6 +93,7 @@ pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Blo
             let next = result.len();
             let place = *places.entry(group.clone()).or_insert(next);
             if place == next {
+                charge(block.steps)?;
                 result.labels.push(group);
                 result.values.resize(result.values.len() + block.steps, ABSENT);
             }
@@ -95,7 +101,7 @@ pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Blo
             *count = if is_stale(*count) { 1.0 } else { *count + 1.0 };
         }
     }
-    result
+    Ok(result)
 }
 
 /// A value as Prometheus writes it into labels: never with an exponent.

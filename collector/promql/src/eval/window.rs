@@ -1,5 +1,7 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
+use std::cell::Cell;
+
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
@@ -61,6 +63,7 @@ impl Evaluator<'_> {
         let mut block = Block::new(grid.count);
         self.each_series(window, grid, &mut |labels, times, values| {
             let (mut low, mut high) = (0, 0);
+            let visits = Cell::new(0);
             let row = (0..grid.count).map(|step| {
                 let end = self.look(window.shift, grid.at(step));
                 let start = end.saturating_sub(window.range);
@@ -70,12 +73,14 @@ impl Evaluator<'_> {
                 while low < high && times[low] <= start {
                     low += 1;
                 }
+                visits.set(visits.get() + (high - low) as u64);
                 let (times, values) = (&times[low..high], &values[low..high]);
                 let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
             block.push(labels.clone(), row);
             self.charge(grid.count)?;
+            self.charge_visits(visits.get())?;
             self.check_series(block.len())
         })?;
         if function.keeps_name() { Ok(block) } else { block.drop_names() }
