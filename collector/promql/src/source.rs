@@ -8,6 +8,10 @@ use tocsin_shared::time::Timestamp;
 use crate::selector::Selector;
 
 /// Anything that has samples.
+#[expect(
+    clippy::type_complexity,
+    reason = "an alias would fix the visitor's lifetime and complicate every implementation"
+)]
 pub trait Source {
     /// Calls `visit(labels, times_ms, values)` once for each matching series that has samples in (from, to], oldest
     /// first, the two slices parallel, times strictly increasing. Staleness markers are included.

@@ -48,7 +48,9 @@ pub(crate) fn prepare(text: &str) -> Result<String, ParseError> {
     let mut prepared = String::with_capacity(text.len());
     let mut code = String::with_capacity(text.len());
     let mut place = Place::Code;
-    for c in text.chars() {
+    let mut brackets = Brackets::default();
+    let mut quoted_from = 0;
+    for (at, c) in text.char_indices() {
         let before = place;
         place = before.after(c);
         let raw = matches!(before, Place::Quoted { quote: '`', .. });
@@ -60,30 +62,67 @@ pub(crate) fn prepare(text: &str) -> Result<String, ParseError> {
         }
         if before == Place::Code {
             code.push(c);
+            brackets
+                .take(c, at)
+                .map_err(|why| ParseError::Syntax(format!("{why} {}", position(text, at))))?;
+            quoted_from = at;
         }
-    }
-    check_depth(&code)?;
-    Ok(prepared)
-}
-
-fn check_depth(code: &str) -> Result<(), ParseError> {
-    let (mut depth, mut operators) = (0usize, 0usize);
-    for c in code.chars() {
-        match c {
-            '(' | '{' | '[' => depth += 1,
-            ')' | '}' | ']' => depth = depth.saturating_sub(1),
-            '+' | '-' | '*' | '/' | '%' | '^' | '<' | '>' => operators += 1,
-            _ => {}
-        }
-        if DEPTH_MAX < depth {
+        if DEPTH_MAX < brackets.open.len() {
             return Err(ParseError::TooDeep);
         }
     }
-    operators += code.matches("==").count() + code.matches("!=").count();
-    let is_operator =
+    if matches!(place, Place::Quoted { .. }) {
+        return Err(ParseError::Syntax(format!("the string {} does not end", position(text, quoted_from))));
+    }
+    if let Some((bracket, at)) = brackets.open.pop() {
+        return Err(ParseError::Syntax(format!("{bracket} {} is not closed", position(text, at))));
+    }
+    if DEPTH_MAX < operators(&code) { Err(ParseError::TooDeep) } else { Ok(prepared) }
+}
+
+/// The brackets that are open, each with where it was opened.
+#[derive(Default)]
+struct Brackets {
+    open: Vec<(char, usize)>,
+}
+
+impl Brackets {
+    fn take(&mut self, c: char, at: usize) -> Result<(), String> {
+        let opening = match c {
+            '(' | '[' | '{' => {
+                self.open.push((c, at));
+                return Ok(());
+            }
+            ')' => '(',
+            ']' => '[',
+            '}' => '{',
+            _ => return Ok(()),
+        };
+        match self.open.pop() {
+            Some((open, _)) if open == opening => Ok(()),
+            Some((open, _)) => Err(format!("{open} is closed by {c}")),
+            None => Err(format!("nothing is open for {c}")),
+        }
+    }
+}
+
+/// Where people look: lines and columns count from 1, a column is a character.
+fn position(text: &str, at: usize) -> String {
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    let (line, column) = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+    format!("at line {line}, column {column}")
+}
+
+/// How many operators there are, at least as many as nest.
+fn operators(code: &str) -> usize {
+    let symbols = code.chars().filter(|c| matches!(c, '+' | '-' | '*' | '/' | '%' | '^' | '<' | '>')).count();
+    let equalities = code.matches("==").count() + code.matches("!=").count();
+    let is_word =
         |word: &&str| ["and", "or", "unless", "atan2"].iter().any(|op| op.eq_ignore_ascii_case(word));
-    operators += code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_operator).count();
-    if DEPTH_MAX < operators { Err(ParseError::TooDeep) } else { Ok(()) }
+    symbols
+        + equalities
+        + code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_word).count()
 }
 
 #[cfg(test)]
@@ -105,17 +144,37 @@ mod tests {
     }
 
     #[test]
+    fn brackets_and_strings_that_do_not_match_are_refused_with_their_place() {
+        for (text, expected) in [
+            ("sum(", "( at line 1, column 4 is not closed"),
+            ("a +\n  rate(b[5m)", "[ is closed by ) at line 2, column 12"),
+            ("ü + a)", "nothing is open for ) at line 1, column 6"),
+            ("a{b=\"c}", "the string at line 1, column 5 does not end"),
+            ("a # (\n)", "nothing is open for ) at line 2, column 1"),
+        ] {
+            let error = prepare(text).unwrap_err().to_string();
+            assert_eq!(error, format!("the expression does not parse: {expected}"), "{text}");
+        }
+    }
+
+    #[test]
     fn only_code_counts_as_depth() {
-        let deep = "(".repeat(DEPTH_MAX + 1);
-        for (text, fits) in [
+        let open = "(".repeat(DEPTH_MAX + 1);
+        let deep = format!("{open}a{}", ")".repeat(DEPTH_MAX + 1));
+        let fits = |text: &str| !matches!(prepare(text), Err(ParseError::TooDeep));
+        for (text, expected) in [
             (deep.clone(), false),
+            (open.clone(), false),
             (format!("\"{deep}\""), true),
-            (format!("a # {deep}"), true),
+            (format!("a # {open}"), true),
             (format!("a # it's\n + {deep}"), false),
             (format!("\"\\\"\" + {deep}"), false),
             (format!("`\\` + {deep}"), false),
+            (vec!["a"; DEPTH_MAX + 2].join(" or "), false),
+            (vec!["a"; DEPTH_MAX + 2].join("=="), false),
+            ("-".repeat(DEPTH_MAX + 1), false),
         ] {
-            assert_eq!(prepare(&text).is_ok(), fits, "{}", &text[..8]);
+            assert_eq!(fits(&text), expected, "{}", &text[..8]);
         }
     }
 }

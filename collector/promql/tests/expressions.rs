@@ -275,6 +275,8 @@ fn extreme_instants_and_offsets_do_not_panic() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_text_makes_the_parser_panic(text in "[ a-c0-9(){}\\[\\]\"',:@=~!<>+*/^-]{0,40}|\\PC{0,30}") {
         let _parsed = Expr::parse(&text).is_ok();
