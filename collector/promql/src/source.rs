@@ -22,6 +22,23 @@ pub trait Source {
         to: Timestamp,
         visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
     );
+
+    /// Calls `visit(labels, time_ms, value)` once for each matching series that has samples in (from, to], with the
+    /// newest of them, be it a staleness marker. An instant selector at one instant needs no more; a source that has
+    /// the newest samples at hand can answer without reading what is before them.
+    fn latest(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, i64, f64),
+    ) {
+        self.select(selector, from, to, &mut |labels, times, values| {
+            if let (Some(time), Some(value)) = (times.last(), values.last()) {
+                visit(labels, *time, *value);
+            }
+        });
+    }
 }
 
 /// What one evaluation may use at most.

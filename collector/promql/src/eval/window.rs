@@ -25,6 +25,9 @@ impl Evaluator<'_> {
     ) -> Result<Block, EvalError> {
         let look_back = LOOK_BACK.as_millis() as i64;
         let (first, last) = (self.look(fetch.shift, grid.start), self.look(fetch.shift, grid.last()));
+        if first == last {
+            return self.fetch_latest(fetch, grid, pick);
+        }
         let mut block = Block::new(grid.count);
         self.select(fetch.selector, first.saturating_sub(look_back), last, &mut |labels, times, values| {
             self.charge(times.len() + grid.count)?;
@@ -45,6 +48,28 @@ impl Evaluator<'_> {
             self.check_series(block.len())
         })?;
         Ok(block)
+    }
+
+    /// As `fetch`, when all steps look at one moment: a single step, or `@`.
+    fn fetch_latest(
+        &self,
+        fetch: &Fetch,
+        grid: Grid,
+        pick: impl Fn(i64, f64) -> f64,
+    ) -> Result<Block, EvalError> {
+        let now = self.look(fetch.shift, grid.start);
+        let from = now.saturating_sub(LOOK_BACK.as_millis() as i64);
+        let mut block = Block::new(grid.count);
+        let mut outcome = Ok(());
+        let selector = &self.expr.selectors()[fetch.selector];
+        let (from, to) = (Timestamp::from_millis(from), Timestamp::from_millis(now));
+        self.source.latest(selector, from, to, &mut |labels, time, value| {
+            if outcome.is_ok() && !is_stale(value) {
+                block.push(labels.clone(), std::iter::repeat_n(pick(time, value), grid.count));
+                outcome = self.charge(1 + grid.count).and_then(|()| self.check_series(block.len()));
+            }
+        });
+        outcome.map(|()| block)
     }
 
     /// A function of each window.
