@@ -3,6 +3,8 @@
 mod matching;
 mod set;
 
+use tocsin_shared::labels::METRIC_NAME;
+
 use crate::eval::{ABSENT, Block, EvalError, Scalars};
 use crate::plan::{Binary, Operator};
 
@@ -53,6 +55,12 @@ fn elements(node: &Binary, left: f64, right: f64) -> f64 {
 /// Whether the result is something else than the left element, so that its metric name goes.
 fn changes_meaning(node: &Binary) -> bool {
     node.to_bool || !node.operator.is_comparison()
+}
+
+/// Whether the metric names of the sides show in the result or in what meets.
+pub(crate) fn reads_names(node: &Binary) -> bool {
+    let copied = node.include.iter().any(|name| **name == *METRIC_NAME);
+    node.operator.is_set() || !changes_meaning(node) || copied || node.matching.keeps(METRIC_NAME)
 }
 
 /// A vector and a scalar. A filter keeps the vector's value, whichever side it is on.

@@ -24,7 +24,8 @@ fn groups(block: &Block, grouping: &Filter) -> (Vec<Labels>, Vec<Vec<usize>>) {
     (index.into_labels(), members)
 }
 
-/// The k largest or smallest elements of each group, NaN after all others; at an instant in that order.
+/// The k largest or smallest elements of each group, NaN after all others; at an instant in that order. Of equal
+/// values the labels decide, so that the choice does not depend on the order a source has its series in.
 pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool) -> Result<Block, EvalError> {
     if (0..block.steps).any(|step| k.at(step).is_nan()) {
         return Err(EvalError::Parameter(
@@ -39,7 +40,10 @@ pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool)
         for members in &members {
             let mut rows: Vec<usize> = members.clone();
             rows.retain(|at| !is_stale(block.row(*at)[step]));
-            rows.sort_by(|a, b| order(block.row(*a)[step], block.row(*b)[step], largest));
+            rows.sort_by(|a, b| {
+                let by_value = order(block.row(*a)[step], block.row(*b)[step], largest);
+                by_value.then_with(|| block.labels[*a].cmp(&block.labels[*b]))
+            });
             for at in rows.into_iter().take(k) {
                 values[at * block.steps + step] = block.row(at)[step];
                 if block.steps == 1 {

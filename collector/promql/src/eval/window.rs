@@ -72,7 +72,7 @@ impl Evaluator<'_> {
         outcome.map(|()| block)
     }
 
-    /// A function of each window.
+    /// A function of each window, under the series' names.
     pub(super) fn over_window(
         &self,
         function: WindowFunction,
@@ -108,7 +108,7 @@ impl Evaluator<'_> {
             self.charge_visits(visits.get())?;
             self.check_series(block.len())
         })?;
-        if function.keeps_name() { Ok(block) } else { block.drop_names() }
+        Ok(block)
     }
 
     /// Whether any series has a sample in the window, at each step.
