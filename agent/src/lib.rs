@@ -1,1 +1,3 @@
-//! Under construction.
+//! The agent: what a host tells the collector.
+
+pub mod spool;

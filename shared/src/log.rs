@@ -303,6 +303,16 @@ impl Log {
         Ok(())
     }
 
+    /// Makes `seq` the next number if it is higher: the numbers before it were used by records this log does not have.
+    pub fn skip_to(&mut self, seq: u64) -> Result<(), LogError> {
+        if seq > self.next_seq {
+            self.roll()?;
+            self.next_seq = seq;
+            self.head.skip_to(seq);
+        }
+        Ok(())
+    }
+
     /// After a failed fsync: leaves the suspect file as it was last known good, and writes what waits to a new
     /// segment. On success the log is as before; header frames of the old segment are not repeated in the new one.
     pub fn revive(&mut self) -> Result<u64, LogError> {
