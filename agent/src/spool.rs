@@ -171,9 +171,24 @@ pub struct Spool {
 struct LaneLog {
     lane: Lane,
     log: Log,
-    reader: Reader,
+    /// One for what is new and one for the backlog: each goes on where it was, however they take turns.
+    readers: [Reader; 2],
+    /// Which of them was used last.
+    reading: usize,
     evicted: u64,
     discarded: u64,
+}
+
+impl LaneLog {
+    /// Takes the reader that is at `seq`; if none is, the one that was not used last.
+    fn choose_reader(&mut self, seq: u64) {
+        let at = self.readers.iter().position(|reader| reader.position() == seq);
+        self.reading = at.unwrap_or(1 - self.reading);
+    }
+
+    fn reader(&mut self) -> &mut Reader {
+        &mut self.readers[self.reading]
+    }
 }
 
 impl Spool {
@@ -208,8 +223,8 @@ impl Spool {
             torn_bytes += recovery.torn_bytes;
             foreign.extend(recovery.foreign);
             lost.extend(recovery.lost.into_iter().map(|lost| (lane, lost)));
-            let reader = log.reader();
-            Ok(LaneLog { lane, log, reader, evicted: 0, discarded: 0 })
+            let readers = [log.reader(), log.reader()];
+            Ok(LaneLog { lane, log, readers, reading: 0, evicted: 0, discarded: 0 })
         };
         let lanes = [open_lane(Lane::Outcomes)?, open_lane(Lane::State)?, open_lane(Lane::Samples)?];
         let reserve = Reserve::find(&*disk, dir)?;
@@ -337,13 +352,14 @@ impl Spool {
     }
 
     /// The records of a lane from a number on: about `max_bytes` of payload, at least one record if there is any.
-    /// Settled ones are left out. Damaged ones are noted as gaps on the way. Whoever reads on where the last batch
-    /// ended sees each header frame once; whoever starts elsewhere sees first those of the segment he starts in.
+    /// Settled ones are left out. Damaged ones are noted as gaps on the way. Who reads on where one of the last two
+    /// places ended sees each header frame once; who starts elsewhere first sees those of the segment it starts in.
     pub fn read(&mut self, lane: Lane, from_seq: u64, max_bytes: usize) -> Result<Batch, SpoolError> {
         let mut batch = Batch { entries: Vec::new(), next_seq: from_seq.max(1) };
         if batch.next_seq > self.durable_seq(lane) {
             return Ok(batch);
         }
+        self.lane_mut(lane).choose_reader(batch.next_seq);
         let (mut bytes, mut records) = (0, 0);
         while bytes < max_bytes || records == 0 {
             let Some(entry) = self.next_entry(lane, &mut batch.next_seq)? else { break };
@@ -356,21 +372,23 @@ impl Spool {
         }
         if records == 0 && !batch.entries.is_empty() {
             batch.entries.clear(); // Headers without a record come again with the next one.
-            self.lane_mut(lane).reader.seek(batch.next_seq).map_err(SpoolError::log(lane))?;
+            self.lane_mut(lane).reader().seek(batch.next_seq).map_err(SpoolError::log(lane))?;
         }
         Ok(batch)
     }
 
     /// The frame at `next`, or the first after it; what is missing in between is lost.
     fn next_entry(&mut self, lane: Lane, next: &mut u64) -> Result<Option<Entry>, SpoolError> {
-        let LaneLog { reader, log, .. } = self.lane_mut(lane);
+        let lane_log = self.lane_mut(lane);
+        let durable_seq = lane_log.log.durable_seq();
+        let reader = lane_log.reader();
         let found = match if reader.position() == *next { Ok(()) } else { reader.seek(*next) } {
             Ok(()) => reader.next(),
             Err(error) => Err(error),
         };
         let (end, entry) = match found {
             Ok(Some(entry)) => (entry.seq.max(*next), Some(entry)),
-            Ok(None) => (log.durable_seq() + 1, None),
+            Ok(None) => (durable_seq + 1, None),
             Err(LogError::Gone { first_seq }) => {
                 reader.seek(first_seq).map_err(SpoolError::log(lane))?;
                 self.lose(lane, (*next, first_seq - 1), Reason::Corrupt);

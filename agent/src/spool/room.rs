@@ -106,11 +106,15 @@ impl Spool {
 
     /// On a nearly full disk nothing but outcomes is written, and the oldest samples are given back.
     fn respect_floor(&mut self, lane: Lane) -> Result<(), SpoolError> {
-        let short = |spool: &Self| Ok(spool.space()?.free < spool.free_floor(spool.space()?));
-        if short(self)? && !(self.evict(Lane::Samples)? && !short(self)?) {
-            return Err(SpoolError::NoRoom { lane, why: "the disk is nearly full" });
+        let space = self.space()?;
+        if space.free >= self.free_floor(space) {
+            return Ok(());
         }
-        Ok(())
+        let given_back = self.evict(Lane::Samples)?;
+        if given_back && self.space()?.free >= self.free_floor(space) {
+            return Ok(());
+        }
+        Err(SpoolError::NoRoom { lane, why: "the disk is nearly full" })
     }
 
     fn space(&self) -> Result<Space, SpoolError> {
