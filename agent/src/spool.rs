@@ -6,7 +6,6 @@
 //! durable records can be read, so nothing is sent that a power cut could take back. Time comes from the caller.
 //! Not here: what payloads mean, and when what is sent.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,21 +13,26 @@ use std::time::Duration;
 use tocsin_shared::disk::{Disk, RealDisk};
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::lane::Lane;
-use tocsin_shared::log::{self, Entry, Format, Log, LogError, Reader};
+use tocsin_shared::log::{self, Format, Log};
 use tocsin_shared::ranges::Ranges;
 use uuid::Uuid;
 
+mod error;
 mod ledger;
 mod lock;
+mod read;
 mod room;
 mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use error::SpoolError;
 pub use ledger::{Gap, Reason};
+pub use read::Batch;
 
 use ledger::Ledger;
 use lock::Lock;
+use read::LaneLog;
 use room::Reserve;
 use slots::Slots;
 
@@ -63,60 +67,6 @@ impl Default for Config {
             segment_bytes: 4 << 20,
         }
     }
-}
-
-/// What a spool operation failed at.
-#[derive(Debug, thiserror::Error)]
-pub enum SpoolError {
-    #[error("the spool in {} is in use by another agent (process {holder}): stop it, or give this one a directory of its own", dir.display())]
-    Locked { dir: PathBuf, holder: String },
-    #[error("cannot {doing} {}", path.display())]
-    Disk { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("lane {lane}")]
-    Log { lane: Lane, source: LogError },
-    #[error("no room for a record of lane {lane}: {why}")]
-    NoRoom { lane: Lane, why: &'static str },
-    #[error("acknowledgement of record {acked} in lane {lane}, which ends at {end}: nothing was removed")]
-    AckBeyondEnd { lane: Lane, acked: u64, end: u64 },
-    #[error("{} holds no epoch: restore it, or move the spool directory away to start a new one", path.display())]
-    InvalidEpoch { path: PathBuf },
-    #[error("{} has version {found}, this agent knows up to {known}: start a newer agent, the file is untouched", path.display())]
-    Newer { path: PathBuf, found: u8, known: u8 },
-    #[error(
-        "a spool of {max_bytes} bytes is too small, expected at least {needed} for its reserve and segments"
-    )]
-    TooSmall { max_bytes: u64, needed: u64 },
-}
-
-impl SpoolError {
-    /// For `map_err`: what was being done to which file.
-    fn disk(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Disk { doing, path: path.clone(), source }
-    }
-
-    fn log(lane: Lane) -> impl Fn(LogError) -> Self {
-        move |source| Self::Log { lane, source }
-    }
-
-    /// Whether the cause is that there is no room, on the disk or in the spool.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Disk { source, .. } => tocsin_shared::disk::is_full(source),
-            Self::Log { source, .. } => source.is_full(),
-            Self::NoRoom { .. } => true,
-            _ => false,
-        }
-    }
-}
-
-/// Records of one lane, in order, as `read` found them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// Records that are not settled, and the header frames before and between them.
-    pub entries: Vec<Entry>,
-    /// Where to read on. Equal to what was asked for when there was nothing.
-    pub next_seq: u64,
 }
 
 /// What a lane holds.
@@ -168,29 +118,6 @@ pub struct Spool {
     _lock: Option<Lock>,
 }
 
-struct LaneLog {
-    lane: Lane,
-    log: Log,
-    /// One for what is new and one for the backlog: each goes on where it was, however they take turns.
-    readers: [Reader; 2],
-    /// Which of them was used last.
-    reading: usize,
-    evicted: u64,
-    discarded: u64,
-}
-
-impl LaneLog {
-    /// Takes the reader that is at `seq`; if none is, the one that was not used last.
-    fn choose_reader(&mut self, seq: u64) {
-        let at = self.readers.iter().position(|reader| reader.position() == seq);
-        self.reading = at.unwrap_or(1 - self.reading);
-    }
-
-    fn reader(&mut self) -> &mut Reader {
-        &mut self.readers[self.reading]
-    }
-}
-
 impl Spool {
     /// Opens or creates the spool in `dir` and takes it for this process.
     pub fn open(dir: &Path, config: Config) -> Result<Self, SpoolError> {
@@ -223,8 +150,7 @@ impl Spool {
             torn_bytes += recovery.torn_bytes;
             foreign.extend(recovery.foreign);
             lost.extend(recovery.lost.into_iter().map(|lost| (lane, lost)));
-            let readers = [log.reader(), log.reader()];
-            Ok(LaneLog { lane, log, readers, reading: 0, evicted: 0, discarded: 0 })
+            Ok(LaneLog::new(lane, log))
         };
         let lanes = [open_lane(Lane::Outcomes)?, open_lane(Lane::State)?, open_lane(Lane::Samples)?];
         let reserve = Reserve::find(&*disk, dir)?;
@@ -349,60 +275,6 @@ impl Spool {
         result = result.and(self.refill_reserve());
         self.degraded = result.is_err();
         result
-    }
-
-    /// The records of a lane from a number on: about `max_bytes` of payload, at least one record if there is any.
-    /// Settled ones are left out. Damaged ones are noted as gaps on the way. Who reads on where one of the last two
-    /// places ended sees each header frame once; who starts elsewhere first sees those of the segment it starts in.
-    pub fn read(&mut self, lane: Lane, from_seq: u64, max_bytes: usize) -> Result<Batch, SpoolError> {
-        let mut batch = Batch { entries: Vec::new(), next_seq: from_seq.max(1) };
-        if batch.next_seq > self.durable_seq(lane) {
-            return Ok(batch);
-        }
-        self.lane_mut(lane).choose_reader(batch.next_seq);
-        let (mut bytes, mut records) = (0, 0);
-        while bytes < max_bytes || records == 0 {
-            let Some(entry) = self.next_entry(lane, &mut batch.next_seq)? else { break };
-            if entry.numbered && self.ledger.is_settled(lane, entry.seq) {
-                continue;
-            }
-            bytes += entry.payload.len();
-            records += usize::from(entry.numbered);
-            batch.entries.push(entry);
-        }
-        if records == 0 && !batch.entries.is_empty() {
-            batch.entries.clear(); // Headers without a record come again with the next one.
-            self.lane_mut(lane).reader().seek(batch.next_seq).map_err(SpoolError::log(lane))?;
-        }
-        Ok(batch)
-    }
-
-    /// The frame at `next`, or the first after it; what is missing in between is lost.
-    fn next_entry(&mut self, lane: Lane, next: &mut u64) -> Result<Option<Entry>, SpoolError> {
-        let lane_log = self.lane_mut(lane);
-        let durable_seq = lane_log.log.durable_seq();
-        let reader = lane_log.reader();
-        let found = match if reader.position() == *next { Ok(()) } else { reader.seek(*next) } {
-            Ok(()) => reader.next(),
-            Err(error) => Err(error),
-        };
-        let (end, entry) = match found {
-            Ok(Some(entry)) => (entry.seq.max(*next), Some(entry)),
-            Ok(None) => (durable_seq + 1, None),
-            Err(LogError::Gone { first_seq }) => {
-                reader.seek(first_seq).map_err(SpoolError::log(lane))?;
-                self.lose(lane, (*next, first_seq - 1), Reason::Corrupt);
-                *next = first_seq;
-                return self.next_entry(lane, next);
-            }
-            Err(error) => return Err(SpoolError::log(lane)(error)),
-        };
-        if end > *next {
-            self.lose(lane, (*next, end - 1), Reason::Corrupt);
-            *next = end;
-        }
-        *next += u64::from(entry.as_ref().is_some_and(|entry| entry.numbered));
-        Ok(entry)
     }
 
     /// Takes the collector's word for what it has, and removes what nobody needs any more. An acknowledgement of what

@@ -353,6 +353,21 @@ fn damage_is_one_gap_of_exactly_what_is_damaged() {
 }
 
 #[test]
+fn damage_at_the_durable_end_is_told_without_a_restart() {
+    let disk = MemoryDisk::new();
+    let mut spool = open(&disk);
+    fill(&mut spool, Lane::State, 5);
+    spool.sync().unwrap();
+    let path = spool.lane(Lane::State).log.segments()[0].path.clone();
+    let mut content = disk.content(&path).unwrap();
+    *content.last_mut().unwrap() ^= 1;
+    disk.set_content(&path, content);
+    assert_eq!(read(&mut spool, Lane::State, 1), [1, 2, 3, 4]);
+    assert_eq!(seqs(&spool.take_gaps(), Lane::State, Reason::Corrupt), BTreeSet::from([5]));
+    assert_eq!(spool.holes(Lane::State), [(1, 4)], "5 is settled");
+}
+
+#[test]
 fn what_a_lost_ledger_knew_is_told_as_lost() {
     let disk = MemoryDisk::new();
     let mut spool = open(&disk);
@@ -579,6 +594,7 @@ proptest! {
                 },
                 Step::Restart(cut) => {
                     disk.crash(cut.map_or(Crash::Kept, Crash::Torn));
+                    prop_assert!(disk.used() <= config().max_bytes, "a power cut brought something back");
                     spool = open(&disk);
                 }
             }
