@@ -181,10 +181,10 @@ impl Spool {
             self.lose(lane, (lost.first, lost.last), reason);
         }
         for lane in Lane::ALL {
-            // Acknowledged numbers were used, also when the records are not here any more.
-            let acked = self.ledger.acked(lane).highest();
+            // Settled numbers were used, also when the records are not here any more.
+            let settled = self.ledger.highest(lane);
             let log = &mut self.lane_mut(lane).log;
-            log.skip_to(acked.saturating_add(1)).map_err(SpoolError::log(lane))?;
+            log.skip_to(settled.saturating_add(1)).map_err(SpoolError::log(lane))?;
             let first = log.segments().first().map_or(log.next_seq(), |first| first.first_seq);
             self.lose(lane, (1, first - 1), Reason::Corrupt);
         }

@@ -89,6 +89,12 @@ impl Ledger {
         &self.lanes[lane.index()].acked
     }
 
+    /// The highest number that is settled; 0 when none is.
+    pub(super) fn highest(&self, lane: Lane) -> u64 {
+        let Account { acked, gaps } = &self.lanes[lane.index()];
+        acked.highest().max(gaps.last().map_or(0, |gap| gap.last))
+    }
+
     /// Takes the collector's word for what it has; whether that was news.
     pub(super) fn acknowledge(&mut self, lane: Lane, acks: &Ranges) -> bool {
         let account = &mut self.lanes[lane.index()];
