@@ -6,3 +6,6 @@ pub mod identity;
 //! Under construction.
 
 pub mod jobs;
+//! The agent: what a host tells the collector.
+
+pub mod spool;
