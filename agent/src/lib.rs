@@ -2,10 +2,6 @@
 
 pub mod collect;
 pub mod inventory;
-pub mod identity;
-//! Under construction.
-
 pub mod jobs;
-//! The agent: what a host tells the collector.
-
 pub mod spool;
+pub mod identity;
