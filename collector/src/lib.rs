@@ -15,3 +15,4 @@ pub mod incident;
 pub mod jobs;
 pub mod store;
 pub mod api;
+pub mod run;
