@@ -1,3 +1,7 @@
 //! The agent: host → collect → spool → stream, and the jobs of the host.
 
 pub mod identity;
+//! Host → collect → spool → stream.
+
+pub mod collect;
+pub mod inventory;
