@@ -5,3 +5,6 @@ pub mod identity;
 
 pub mod collect;
 pub mod inventory;
+//! Under construction.
+
+pub mod jobs;

@@ -1,9 +1,12 @@
 //! The vocabulary both programs speak, in reading order. No protobuf, no tokio.
 
 pub mod time;
-pub mod labels;
-pub mod sample;
 pub mod identity;
+pub mod job;
+pub mod labels;
+pub mod redact;
+pub mod sample;
+pub mod sanitize;
 pub mod severity;
 pub mod secret;
 pub mod certificate;
