@@ -8,3 +8,6 @@ pub mod inventory;
 //! Under construction.
 
 pub mod jobs;
+//! The agent: what a host tells the collector.
+
+pub mod spool;
