@@ -1,13 +1,16 @@
 //! The agent: host → collect → spool → stream, and the jobs of the host.
 
-pub mod identity;
-//! Host → collect → spool → stream.
-
 pub mod collect;
 pub mod inventory;
-//! Under construction.
-
+pub mod identity;
 pub mod jobs;
-//! The agent: what a host tells the collector.
-
 pub mod spool;
+pub mod tick;
+pub mod rows;
+pub mod keep;
+pub mod stream;
+pub mod enroll;
+pub mod renew;
+pub mod config;
+pub mod run;
+pub mod cli;
