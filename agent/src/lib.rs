@@ -14,3 +14,6 @@ pub mod renew;
 pub mod config;
 pub mod run;
 pub mod cli;
+pub mod jobs;
+pub mod spool;
+pub mod identity;

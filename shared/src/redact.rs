@@ -15,45 +15,104 @@ use regex::Regex;
 pub const REDACTED: &str = "[redacted]";
 
 /// Names that mean a secret, with what often surrounds them: `DB_PASSWORD`, `aws_secret_access_key`, `x-api-key`.
-const NAME: &str = r"[\w.-]*(?:password|passwd|passphrase|passcode|pwd|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|encryption[_-]?key|auth[_-]?key)(?:s|[_-][\w.-]*|[0-9]+)?";
+const NAME: &str = r"[A-Za-z0-9_.-]*(?i-u:password|passwd|passphrase|passcode|pwd|secret|token|credential|api[_-]?key|access[_-]?key|private[_-]?key|encryption[_-]?key|auth[_-]?key)(?:[sS]|[_-][A-Za-z0-9_.-]*|[0-9]+)?";
 /// A value: quoted within one line (also when the closing quote was cut off), or up to the next white space. One that is
 /// redacted already is taken alone, so that what follows it stays.
 const VALUE: &str = r#"(?:\[redacted\]|"(?:[^"\\\n]|\\[^\n]?)*"?|'[^'\n]*'?|\S+)"#;
 /// A value as an argument of its own: not another option.
 const ARGUMENT: &str = r#"(?:\[redacted\]|"(?:[^"\\\n]|\\[^\n]?)*"?|'[^'\n]*'?|[^\s-]\S*|-[^\s-]\S*)"#;
 
-/// A rule: what to look for, and what to put in its place (`$1` is what may stay).
-type Rule = (Regex, &'static str);
-
-static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    [
-        // A key whose END was cut off reaches to the end of the text; one whose BEGIN was, to its first line of base64.
-        (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)".to_owned(), REDACTED),
-        (r"(?-u)(?:[A-Za-z0-9+/=]+\r?\n)*[A-Za-z0-9+/=]*-----END [A-Z0-9 ]*PRIVATE KEY-----".to_owned(), REDACTED),
-        (r#"(?i)(\bauthorization["']?[ \t]*[:=][ \t]*["']?(?:(?:basic|bearer|digest|negotiate|token)[ \t]+)?)[^\s"',]+"#.to_owned(), "${1}[redacted]"),
-        (r"(?i-u)(\bbearer[ \t]+)[A-Za-z0-9._~+/=-]{8,}".to_owned(), "${1}[redacted]"),
-        (r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/?#]*@".to_owned(), "${1}[redacted]@"),
-        (format!(r#"(?i)({NAME}["']?[ \t]*[:=][ \t]*){VALUE}"#), "${1}[redacted]"),
-        (format!(r#"(?i)((?:\A|[\s'"])--?{NAME}[ \t]+){ARGUMENT}"#), "${1}[redacted]"),
-        (r"(?-u)\b(?:AKIA|ASIA)[A-Z0-9]{16}\b".to_owned(), REDACTED),
-        (r"(?-u)\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|xox[abeprs]-[A-Za-z0-9-]{10,})".to_owned(), REDACTED),
-        (r"(?-u)\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*".to_owned(), REDACTED),
-    ]
-    .into_iter()
-    .map(|(pattern, put)| (Regex::new(&pattern).expect("a constant pattern, compiled by every test"), put))
-    .collect()
-});
-
-/// Compiles the rules now instead of at the first use: a few milliseconds that a caller may have to spare earlier.
-pub fn prepare() {
-    LazyLock::force(&RULES);
+/// A rule. Its pattern costs milliseconds to compile, which a short-lived process cannot spare, so it is compiled only when
+/// one of its hints occurs: every text that it matches contains one, in letters of either case.
+struct Rule {
+    hints: &'static [&'static str],
+    pattern: LazyLock<Regex>,
+    /// What is put in its place; `${1}` is what may stay.
+    put: &'static str,
 }
+
+/// Parts of every name that `NAME` matches.
+const NAME_HINTS: &[&str] =
+    &["passw", "passphrase", "passcode", "pwd", "secret", "token", "credential", "key"];
+const KEEP_FIRST: &str = "${1}[redacted]";
+
+fn compile(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant pattern, compiled by a test")
+}
+
+static RULES: [Rule; 10] = [
+    // A key whose END was cut off reaches to the end of the text; one whose BEGIN was, to its first line of base64.
+    Rule {
+        hints: &["private key-----"],
+        pattern: LazyLock::new(|| {
+            compile(r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)")
+        }),
+        put: REDACTED,
+    },
+    Rule {
+        hints: &["private key-----"],
+        pattern: LazyLock::new(|| {
+            compile(r"(?-u)(?:[A-Za-z0-9+/=]+\r?\n)*[A-Za-z0-9+/=]*-----END [A-Z0-9 ]*PRIVATE KEY-----")
+        }),
+        put: REDACTED,
+    },
+    Rule {
+        hints: &["authorization"],
+        pattern: LazyLock::new(|| {
+            compile(
+                r#"(?i)(authorization["']?[ \t]*[:=][ \t]*["']?(?:(?:basic|bearer|digest|negotiate|token)[ \t]+)?)[^\s"',]+"#,
+            )
+        }),
+        put: KEEP_FIRST,
+    },
+    Rule {
+        hints: &["bearer"],
+        pattern: LazyLock::new(|| compile(r"(?i-u)(\bbearer[ \t]+)[A-Za-z0-9._~+/=-]{8,}")),
+        put: KEEP_FIRST,
+    },
+    Rule {
+        hints: &["://"],
+        pattern: LazyLock::new(|| compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#]*@")),
+        put: "${1}[redacted]@",
+    },
+    Rule {
+        hints: NAME_HINTS,
+        pattern: LazyLock::new(|| compile(&format!(r#"({NAME}["']?[ \t]*[:=][ \t]*){VALUE}"#))),
+        put: KEEP_FIRST,
+    },
+    Rule {
+        hints: NAME_HINTS,
+        pattern: LazyLock::new(|| compile(&format!(r#"((?:\A|[\s'"])--?{NAME}[ \t]+){ARGUMENT}"#))),
+        put: KEEP_FIRST,
+    },
+    Rule {
+        hints: &["akia", "asia"],
+        pattern: LazyLock::new(|| compile(r"(?-u)\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")),
+        put: REDACTED,
+    },
+    Rule {
+        hints: &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox"],
+        pattern: LazyLock::new(|| {
+            compile(
+                r"(?-u)\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|xox[abeprs]-[A-Za-z0-9-]{10,})",
+            )
+        }),
+        put: REDACTED,
+    },
+    Rule {
+        hints: &["eyj"],
+        pattern: LazyLock::new(|| compile(r"(?-u)\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
+        put: REDACTED,
+    },
+];
 
 /// The text with every recognised secret replaced by `[redacted]`; borrowed when there is none.
 pub fn redact(text: &str) -> Cow<'_, str> {
+    // Rules only take letters away or put in "redacted", so the hints of the text hold for what the rules before left.
+    let lower = text.to_ascii_lowercase();
     let mut clean = Cow::Borrowed(text);
-    for (pattern, put) in RULES.iter() {
-        if let Cow::Owned(next) = pattern.replace_all(&clean, *put) {
+    for rule in RULES.iter().filter(|rule| rule.hints.iter().any(|hint| lower.contains(hint))) {
+        if let Cow::Owned(next) = rule.pattern.replace_all(&clean, rule.put) {
             clean = Cow::Owned(next);
         }
     }

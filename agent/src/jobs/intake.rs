@@ -6,6 +6,7 @@
 //! ways is stored once; connections, sizes, waiting and records per user are bounded.
 //! Not here: the disk (`Submission`'s receiver), and what a run without an end means.
 
+mod counters;
 mod drop_box;
 mod quota;
 mod recent;
@@ -14,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,11 +28,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use self::counters::count;
 use self::drop_box::{Listing, RefusedFile};
 use self::quota::Quota;
 use self::recent::{Key, Recent, Seen};
 use super::envelope::{self, Answer, HEADER_BYTES, InvalidEnvelope};
 
+pub use self::counters::{IntakeCounters, IntakeCounts};
 pub(crate) use self::drop_box::{COMPLETE_SUFFIX, PARTIAL_PREFIX};
 
 /// Connections served at once; the next waits in the kernel's backlog.
@@ -92,53 +95,6 @@ pub enum IntakeError {
     NotASocket { path: PathBuf },
     #[error("cannot prepare {path} for job records")]
     Io { path: PathBuf, source: io::Error },
-}
-
-/// What the intake did since it started.
-#[derive(Debug, Default)]
-pub struct IntakeCounters {
-    stored_socket: AtomicU64,
-    stored_drop_box: AtomicU64,
-    duplicates: AtomicU64,
-    refused: AtomicU64,
-    over_quota: AtomicU64,
-    sink_failures: AtomicU64,
-}
-
-/// A reading of the counters, for the agent's own metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IntakeCounts {
-    /// Records made durable that came by the socket.
-    pub stored_socket: u64,
-    /// Records made durable that came by the drop-box.
-    pub stored_drop_box: u64,
-    /// Second copies of records already stored.
-    pub duplicates: u64,
-    /// Connections and files that were not acceptable records.
-    pub refused: u64,
-    /// Times a user was told to come later, or their files were left for later.
-    pub over_quota: u64,
-    /// Times the sink could not store.
-    pub sink_failures: u64,
-}
-
-impl IntakeCounters {
-    /// The counts as they are now.
-    pub fn read(&self) -> IntakeCounts {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        IntakeCounts {
-            stored_socket: get(&self.stored_socket),
-            stored_drop_box: get(&self.stored_drop_box),
-            duplicates: get(&self.duplicates),
-            refused: get(&self.refused),
-            over_quota: get(&self.over_quota),
-            sink_failures: get(&self.sink_failures),
-        }
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The intake, bound to its socket and not yet running.
@@ -388,7 +344,7 @@ impl Shared {
     }
 
     /// One look at the drop-box.
-    async fn scan(&self, directory: &Path) -> io::Result<()> {
+    async fn scan(&self, directory: &Path, stop: &CancellationToken) -> io::Result<()> {
         let directory = directory.to_owned();
         let Listing { complete, stray } =
             blocking(move || drop_box::list(&directory, SystemTime::now())).await?;
@@ -397,7 +353,8 @@ impl Shared {
         }
         let (mut exhausted, mut taken) = (HashSet::new(), 0);
         for path in complete {
-            if taken >= RECORDS_PER_SCAN_MAX {
+            // Between files: one that is being stored must also be removed, or it would be stored again.
+            if taken >= RECORDS_PER_SCAN_MAX || stop.is_cancelled() {
                 break;
             }
             taken += usize::from(self.take(path, &mut exhausted).await);
@@ -460,7 +417,7 @@ async fn scan_regularly(config: IntakeConfig, shared: Arc<Shared>, stop: Cancell
     let mut tick = interval(config.scan_every.max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Some(Err(error)) = stop.run_until_cancelled(shared.scan(&config.drop_box)).await {
+        if let Err(error) = shared.scan(&config.drop_box, &stop).await {
             warn!(%error, path = %config.drop_box.display(), "cannot look into the job drop-box");
         }
     }

@@ -76,7 +76,10 @@ pub(crate) fn run(
     command.args(&argv[1..]);
     let mut outputs = Outputs::attach(capture, &mut command);
     let at = Moment::now();
-    let spawned = command.spawn();
+    let spawned = match &signals {
+        Some(signals) => signals.start(&mut command),
+        None => command.spawn(),
+    };
     drop(command); // It holds the pipes' writing ends; the copiers wait for the last one to close.
     let pid = spawned.as_ref().ok().map(Child::id);
     let reporter = announce(Started { command: argv.to_vec(), pid, at });

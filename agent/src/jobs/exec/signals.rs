@@ -1,15 +1,20 @@
-//! ⇄ Signals meant for the job: received without a handler, handed on once.
+//! ⇄ Signals meant for the job: received, and handed on once.
 //!
-//! The signals are blocked and read from a descriptor, so the job inherits every disposition as the wrapper found it;
-//! one that was ignored (`nohup`) stays ignored for both. The job runs in the wrapper's process group, as it would
+//! The signals are blocked and read from a descriptor, which tells who sent them. Only while the job is started is the mask
+//! as the wrapper found it, because the job inherits it; handlers, which it does not inherit, note what comes in that
+//! moment. One that was ignored (`nohup`) stays ignored for both. The job runs in the wrapper's process group, as it would
 //! without it, so what a terminal sends to the group has reached it already and is not sent again.
 
-use std::process::Child;
+use std::io;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpid, getsid};
+use signal_hook::flag::{register, register_conditional_default};
 
 /// What a job expects to receive when its starter sends it.
 const FORWARDED: [Signal; 9] = [
@@ -31,6 +36,11 @@ const SI_KERNEL: i32 = 0x80;
 #[derive(Debug)]
 pub(crate) struct Signals {
     descriptor: SignalFd,
+    blocked: SigSet,
+    found: SigSet,
+    /// What came while the job was started.
+    noted: Vec<(Signal, Arc<AtomicBool>)>,
+    given_back: Arc<AtomicBool>,
     is_session_leader: bool,
 }
 
@@ -39,18 +49,36 @@ impl Signals {
     /// let us; then the job runs all the same and signals reach it only by its group.
     pub(crate) fn take() -> Option<Self> {
         let ignored = ignored_signals();
-        if ignored & bit(Signal::SIGCHLD) != 0 {
-            // Ignored children vanish without a status; a handler, even one that does nothing, keeps them.
-            let flag = std::sync::Arc::default();
-            signal_hook::flag::register(signal_hook::consts::SIGCHLD, flag).ok()?;
+        let found = SigSet::thread_get_mask().ok()?;
+        let given_back = Arc::default();
+        let (mut blocked, mut noted) = (SigSet::empty(), Vec::new());
+        for signal in FORWARDED.into_iter().filter(|signal| ignored & bit(*signal) == 0) {
+            let flag = Arc::default();
+            register_conditional_default(signal as i32, Arc::clone(&given_back)).ok()?;
+            register(signal as i32, Arc::clone(&flag)).ok()?;
+            blocked.add(signal);
+            noted.push((signal, flag));
         }
-        let mut set = SigSet::empty();
-        FORWARDED.into_iter().filter(|signal| ignored & bit(*signal) == 0).for_each(|signal| set.add(signal));
-        set.add(Signal::SIGCHLD);
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).ok()?;
-        set.thread_block().ok()?;
+        // Children of a process that ignores this vanish without a status; a handler, even one that does nothing, keeps them.
+        register(Signal::SIGCHLD as i32, Arc::default()).ok()?;
+        blocked.add(Signal::SIGCHLD);
+        let descriptor = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC).ok()?;
+        blocked.thread_block().ok()?;
         let is_session_leader = getsid(None).is_ok_and(|session| session == getpid());
-        Some(Self { descriptor, is_session_leader })
+        Some(Self { descriptor, blocked, found, noted, given_back, is_session_leader })
+    }
+
+    /// Starts the job with the mask that the wrapper found, and hands on what came meanwhile.
+    pub(crate) fn start(&self, command: &mut Command) -> io::Result<Child> {
+        self.found.thread_set_mask()?;
+        let child = command.spawn();
+        self.blocked.thread_block()?;
+        if let Ok(child) = &child {
+            for (signal, _) in self.noted.iter().filter(|(_, came)| came.load(Ordering::SeqCst)) {
+                send(child, *signal);
+            }
+        }
+        child
     }
 
     /// Waits for one signal and hands it on if the job has not got it already.
@@ -61,19 +89,16 @@ impl Signals {
         if signal == Signal::SIGCHLD {
             stop_with(child);
         } else if must_forward(signal, info.ssi_code, self.is_session_leader) {
-            // The job is not reaped yet, so its number is still its own; if it is a zombie nothing happens.
-            if let Err(error) = kill(pid(child), signal) {
-                report_unforwarded(signal, error);
-            }
+            send(child, signal);
         }
     }
 
     /// Gives the signals back their actions: from now on they are for the wrapper itself.
     pub(crate) fn give_back(&self) {
-        let mut set = SigSet::empty();
-        FORWARDED.into_iter().for_each(|signal| set.add(signal));
-        if set.thread_unblock().is_err() {
-            // Then a late signal waits until the wrapper has ended, which it is about to do.
+        self.given_back.store(true, Ordering::SeqCst);
+        if let Err(error) = self.blocked.thread_unblock() {
+            // A late signal then waits until the wrapper has ended, which it is about to do.
+            super::report::tell_journal(&format!("cannot unblock signals: {error}"));
         }
     }
 }
@@ -95,8 +120,9 @@ fn stop_with(child: &Child) {
     }
 }
 
-fn report_unforwarded(signal: Signal, error: nix::Error) {
-    if error != nix::Error::ESRCH {
+fn send(child: &Child, signal: Signal) {
+    // The job is not reaped yet, so its number is still its own; if it is a zombie nothing happens.
+    if let Err(error) = kill(pid(child), signal) {
         super::report::tell_journal(&format!("cannot pass {signal} on to the job: {error}"));
     }
 }
