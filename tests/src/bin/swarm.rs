@@ -24,8 +24,8 @@ struct Arguments {
     #[arg(long)]
     measure_encoding: bool,
     /// The collector's credential file, of an administrator.
-    #[arg(long, required_unless_present = "measure_encoding", default_value = "")]
-    credential: PathBuf,
+    #[arg(long, required_unless_present = "measure_encoding")]
+    credential: Option<PathBuf>,
     #[arg(long, default_value_t = 1000)]
     hosts: usize,
     /// Series of each host; 0 takes all that the recording has.
@@ -56,12 +56,12 @@ fn main() -> anyhow::Result<()> {
         recording.series.len(),
         recording.varying()
     );
-    if arguments.measure_encoding {
+    let Some(credential) = arguments.credential.filter(|_| !arguments.measure_encoding) else {
         print_encoding(&recording);
         return Ok(());
-    }
+    };
     let options = Options {
-        credential: arguments.credential,
+        credential,
         hosts: arguments.hosts,
         ticks: arguments.ticks,
         interval: arguments.interval,
