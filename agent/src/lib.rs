@@ -2,18 +2,15 @@
 
 pub mod collect;
 pub mod inventory;
-pub mod identity;
-pub mod jobs;
-pub mod spool;
 pub mod tick;
 pub mod rows;
+pub mod jobs;
+pub mod spool;
 pub mod keep;
 pub mod stream;
+pub mod identity;
 pub mod enroll;
 pub mod renew;
 pub mod config;
 pub mod run;
 pub mod cli;
-pub mod jobs;
-pub mod spool;
-pub mod identity;
