@@ -13,3 +13,5 @@ pub mod alert;
 pub mod incident;
 pub mod jobs;
 pub mod store;
+pub mod feed;
+pub mod api;
