@@ -11,7 +11,7 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 use tonic::Status;
 
-use super::{Api, blocking};
+use super::Api;
 use crate::samples::{Store, Wanted};
 use crate::state::State;
 
@@ -48,8 +48,8 @@ impl Api {
                 (hosts, firing(state))
             })
             .await?;
-        let samples = self.samples.clone();
-        let sampled = blocking(move || sampled(&samples, instance.as_deref())).await?;
+        let turn = self.query_turn().await?;
+        let sampled = self.query(turn, move |samples| Ok(sampled(samples, instance.as_deref()))).await?;
         let mut statuses: Vec<pb::HostStatus> =
             hosts.iter().map(|host| self.status_of(host, &firing, &sampled)).collect();
         statuses.sort_by(|a, b| instance_of(a).cmp(instance_of(b)));

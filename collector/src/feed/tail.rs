@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_event_is_a_gap_and_an_unreadable_one_an_error() {
+    fn a_damaged_event_is_a_gap() {
         let memory = MemoryDisk::new();
         let disk: Arc<dyn Disk> = Arc::new(memory.clone());
         let mut log = log(&disk, 1 << 20);
@@ -222,10 +222,15 @@ mod tests {
         content[damaged] ^= 1;
         memory.set_content(&path, content);
         assert_eq!(drain(&mut Tail::after(log.reader(), 0)), (vec![1, 2, 3, 4, 6, 7, 8], vec![(5, 5)]));
-        let mut tail = Tail::after(log.reader(), 8);
+    }
+
+    #[test]
+    fn an_unreadable_event_is_an_error() {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let mut log = log(&disk, 1 << 20);
         log.append(0, b"what a newer version may write").unwrap();
         log.sync().unwrap();
-        assert!(tail.read(&all()).is_err(), "to pass over it would be silence");
+        assert!(Tail::after(log.reader(), 0).read(&all()).is_err(), "to pass over it would be silence");
     }
 
     #[test]

@@ -105,9 +105,9 @@ async fn a_cursor_gives_exactly_the_events_after_it() {
 async fn now_and_filters_leave_out_the_rest() {
     let collector = Collector::start().await;
     collector.fires("one", 0, &["sda"]).await;
-    let incidents = ["incident."];
-    let mut feed =
-        Subscriber::open_as(&collector, "ann", Role::Viewer, From::Now(true), "", &incidents).await.unwrap();
+    collector.principal("kim", Role::Viewer, 2).await;
+    let (now, kinds) = (From::Now(true), ["incident."]);
+    let mut feed = Subscriber::open_as(&collector, "kim", Role::Viewer, now, "", &kinds).await.unwrap();
     let note = |text: &str| Command::Note(crate::state::testing::on(1, text));
     collector.fires("one", 0, &["sda"]).await;
     collector.fires("two", 0, &["sdb"]).await;
@@ -139,6 +139,27 @@ async fn cursors_of_elsewhere_are_refused() {
         let subscribed = Subscriber::open_as(&collector, "ann", Role::Admin, from, "", kinds).await;
         assert_eq!(subscribed.err().unwrap().code(), Code::InvalidArgument);
     }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_told_then_what_is_open_then_the_rest() {
+    let collector = Collector::start().await;
+    collector.fires("one", 0, &["sda"]).await;
+    let note = |text: &str| Command::Note(crate::state::testing::on(1, text));
+    let damaged = collector.submit(note("damaged words")).await[0].seq;
+    collector.submit(note("later words")).await;
+    let collector = collector.restart_with_damage("damaged words").await;
+    let before = format!("{EPOCH}-{}", damaged - 1);
+    let mut feed = Subscriber::open(&collector, From::Cursor(before.clone())).await;
+    let gap = format!("gap {damaged}-{damaged}");
+    let rest = ["begin", "alert.triggered", "incident.triggered"];
+    assert_eq!(feed.expect(&[&gap]).await, before, "who leaves now is told again");
+    assert_eq!(feed.expect(&rest).await, before);
+    let end = feed.expect(&["end"]).await;
+    assert_eq!(end, format!("{EPOCH}-{damaged}"));
+    feed.expect(&["incident.noted"]).await;
+    Subscriber::open(&collector, From::Cursor(end)).await.expect(&["incident.noted"]).await;
     collector.stop().await;
 }
 
