@@ -21,3 +21,4 @@ pub mod access;
 pub mod event;
 pub mod tls;
 pub mod private_file;
+pub mod sanitize;
