@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["records", "agent", "enrollment", "query", "alert", "incident", "job", "feed", "admin", "journal"]
-        .map(|name| format!("tocsin/v1/{name}.proto"));
+    let files =
+        ["records", "agent", "enrollment", "query", "alert", "incident", "job", "feed", "admin", "journal"]
+            .map(|name| format!("tocsin/v1/{name}.proto"));
     for file in &files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -6,9 +6,9 @@
 //! that fails says so in the list of rules and moves no alert: an error is no evidence.
 //! Rows older than the last one evaluated for their host (a filled hole) are kept as samples and raise nothing.
 
-pub mod plan;
-mod host;
 mod fleet;
+mod host;
+pub mod plan;
 pub mod statistics;
 
 use std::collections::HashMap;
@@ -44,9 +44,17 @@ pub struct Parts {
     pub statistics: Arc<Statistics>,
 }
 
-/// Evaluates until the rows' writer has ended.
-pub fn run(parts: Parts, rows: &Receiver<DurableRow>, active: Vec<(String, AgentId)>) -> Result<(), Stopping> {
+/// Evaluates what a start found unevaluated, then until the rows' writer has ended.
+pub fn run(
+    parts: Parts,
+    unevaluated: Vec<DurableRow>,
+    rows: &Receiver<DurableRow>,
+    active: Vec<(String, AgentId)>,
+) -> Result<(), Stopping> {
     let mut evaluator = Evaluator::new(parts, active);
+    for row in unevaluated {
+        evaluator.row(row)?;
+    }
     loop {
         match rows.recv_timeout(IDLE) {
             Ok(row) => evaluator.row(row)?,
@@ -95,9 +103,10 @@ impl Evaluator {
             self.fleet.adopt(&plan);
         }
         let active = &mut self.active;
-        let host = self.hosts.entry(row.agent).or_insert_with(|| {
-            host::HostRules::new(&plan, &active.remove(&row.agent).unwrap_or_default())
-        });
+        let host = self
+            .hosts
+            .entry(row.agent)
+            .or_insert_with(|| host::HostRules::new(&plan, &active.remove(&row.agent).unwrap_or_default()));
         if row.at <= host.last_at {
             self.parts.statistics.late_row();
             return Ok(());
@@ -119,9 +128,13 @@ impl Evaluator {
         let seen = self.hosts.values().map(|host| host.last_at);
         let Some(watermark) = fleet::watermark(seen, self.newest) else { return Ok(()) };
         let started = Instant::now();
-        let (evaluations, derived) = self.fleet.evaluate(&plan, &self.parts.store, watermark, &self.parts.statistics);
+        let (evaluations, derived) =
+            self.fleet.evaluate(&plan, &self.parts.store, watermark, &self.parts.statistics);
         if !evaluations.is_empty() || !derived.is_empty() {
-            tracing::debug!(elapsed_us = started.elapsed().as_micros() as u64, "rules across hosts evaluated");
+            tracing::debug!(
+                elapsed_us = started.elapsed().as_micros() as u64,
+                "rules across hosts evaluated"
+            );
         }
         self.publish(evaluations, derived)
     }

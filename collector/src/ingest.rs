@@ -6,8 +6,8 @@
 
 pub mod clock;
 mod limits;
-mod records;
 pub mod presence;
+mod records;
 mod rows;
 mod session;
 

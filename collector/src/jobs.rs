@@ -6,6 +6,8 @@
 
 mod lanes;
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -154,6 +156,20 @@ pub(crate) fn gap_recorded(d: &mut Decision<'_>, gap: &GapRecord, place: &Place)
     lanes::skip(&mut gapped, *first, *last)?;
     moved(d, gapped, &note);
     moved(d, own, "");
+    Ok(())
+}
+
+/// Takes a record about the host itself: it moves nothing, the journal keeps it.
+pub(crate) fn host_event(
+    d: &mut Decision<'_>,
+    agent: AgentId,
+    place: &Place,
+    note: &str,
+) -> Result<(), Refusal> {
+    d.host_in_service(agent)?;
+    if let Some(taken) = lanes::take(d, agent, place)? {
+        moved(d, taken, note);
+    }
     Ok(())
 }
 

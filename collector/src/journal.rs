@@ -32,7 +32,9 @@ pub enum JournalError {
     Checkpoint { path: PathBuf, why: String },
     #[error("event {seq} of the journal can't be read: {why}")]
     Event { seq: u64, why: String },
-    #[error("the events journal starts at {first}, the newest usable checkpoint ends at {last}: events between are missing")]
+    #[error(
+        "the events journal starts at {first}, the newest usable checkpoint ends at {last}: events between are missing"
+    )]
     Hole { first: u64, last: u64 },
 }
 

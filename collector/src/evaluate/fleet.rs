@@ -101,7 +101,13 @@ impl FleetRules {
             if !elements.is_empty() || progress.told || !spec.keep_firing_for.is_zero() {
                 progress.told = !elements.is_empty();
                 let elements = breaches(planned, elements, statistics);
-                evaluations.push(Evaluation { agent: None, rule: spec.clone(), at: tick, samples_seq: 0, elements });
+                evaluations.push(Evaluation {
+                    agent: None,
+                    rule: spec.clone(),
+                    at: tick,
+                    samples_seq: 0,
+                    elements,
+                });
             }
         }
         (evaluations, derived)

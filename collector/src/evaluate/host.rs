@@ -96,11 +96,12 @@ impl HostRules {
 /// Runs a rule's expression at an instant.
 pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Result<Vec<Element>, String> {
     let at = at.minus(planned.query_offset);
-    let elements = match instant(&planned.expr, source, at, &Limits::default()).map_err(|error| error.to_string())? {
-        Value::Vector(elements) => elements,
-        Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
-        Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
-    };
+    let elements =
+        match instant(&planned.expr, source, at, &Limits::default()).map_err(|error| error.to_string())? {
+            Value::Vector(elements) => elements,
+            Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
+            Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
+        };
     match planned.limit.filter(|limit| *limit > 0 && elements.len() > *limit) {
         Some(limit) => Err(format!("{} elements, the group's limit is {limit}", elements.len())),
         None => Ok(elements),
@@ -110,7 +111,7 @@ pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Resu
 /// What an alerting rule's elements tell the ledger.
 pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &Statistics) -> Vec<Breach> {
     let RuleKind::Alert { name, .. } = &planned.rule.kind else { return Vec::new() };
-    let mut expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
+    let expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
         let pairs = templates.iter().map(|(key, template)| {
             let text = template.expand(labels, value, &Labels::empty()).unwrap_or_else(|error| {
                 statistics.rule_failed(planned.rule.id.as_str(), format!("{key}: {error}"));
@@ -120,14 +121,14 @@ pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &S
         });
         Labels::new(pairs.collect::<Vec<_>>())
     };
-    let mut breach = |element: Element| {
+    let breach = |element: Element| {
         let labels = element.labels.without(|label| label == METRIC_NAME);
         let own = expand(&planned.rule.labels, &labels, element.value);
         let annotations = expand(&planned.rule.annotations, &labels, element.value);
         let alert_labels = labels.with(own.iter()).with([("alertname", &**name)]);
         Breach { labels, value: element.value, annotations, alert_labels }
     };
-    elements.into_iter().map(&mut breach).collect()
+    elements.into_iter().map(breach).collect()
 }
 
 /// The series that a recording rule's elements are values of.

@@ -100,7 +100,9 @@ mod tests {
         let text = "groups:\n- name: g\n  interval: 30s\n  rules:\n  - {alert: A, expr: 'up == 0', for: 5m, labels: {severity: critical}}\n  - {alert: B, expr: 'sum(up) < 1'}\n  - {record: 'r:s', expr: 'rate(x[2h])'}\n";
         let set = RuleSet::new(vec![parse_file("f", text).unwrap()]).unwrap();
         let plan = Plan::new(7, &set);
-        let row = |at: usize| (plan.rules[at].host_local, plan.rules[at].gap.as_secs(), plan.rules[at].spec.is_some());
+        let row = |at: usize| {
+            (plan.rules[at].host_local, plan.rules[at].gap.as_secs(), plan.rules[at].spec.is_some())
+        };
         assert_eq!([row(0), row(1), row(2)], [(true, 30, true), (false, 30, true), (true, 60, false)]);
         let spec = plan.rules[0].spec.as_ref().unwrap();
         assert_eq!((spec.severity, spec.hold.as_secs()), (Severity::Critical, 300));

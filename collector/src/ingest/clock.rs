@@ -37,13 +37,15 @@ pub fn observe(offset: Option<i64>, reading: Reading, received: Timestamp, since
     let boot = i64::try_from(reading.boot_ms).unwrap_or(i64::MAX);
     let own = reading.wall.as_millis().saturating_sub(boot);
     let skew = received.as_millis().saturating_sub(reading.wall.as_millis());
-    let wanted = if skew.saturating_abs() <= TRUSTED_MS { own } else { own.saturating_add(round_to_second(skew)) };
+    let wanted =
+        if skew.saturating_abs() <= TRUSTED_MS { own } else { own.saturating_add(round_to_second(skew)) };
     let Some(offset) = offset else { return Observed::Offset(wanted) };
     let off_by = wanted.saturating_sub(offset);
     if off_by.saturating_abs() > STEP_MS {
         return Observed::Step(wanted);
     }
-    let slew = i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_mul(SLEW_PER_MILLION) / 1_000_000;
+    let slew =
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_mul(SLEW_PER_MILLION) / 1_000_000;
     Observed::Offset(offset.saturating_add(off_by.clamp(-slew, slew)))
 }
 
@@ -81,11 +83,39 @@ mod tests {
         let minute = Duration::from_secs(60);
         for (offset, wall, boot, received, want, why) in [
             (None, 100_000, 40_000, 100_020, Observed::Offset(60_000), "a right clock is taken as it is"),
-            (None, 100_000, 40_000, 700_120, Observed::Offset(660_000), "a wrong one is corrected by whole seconds"),
-            (Some(60_000), 100_003, 40_000, 100_020, Observed::Offset(60_003), "a few milliseconds are followed"),
+            (
+                None,
+                100_000,
+                40_000,
+                700_120,
+                Observed::Offset(660_000),
+                "a wrong one is corrected by whole seconds",
+            ),
+            (
+                Some(60_000),
+                100_003,
+                40_000,
+                100_020,
+                Observed::Offset(60_003),
+                "a few milliseconds are followed",
+            ),
             (Some(60_000), 100_500, 40_000, 100_520, Observed::Offset(60_030), "at most 500 ppm"),
-            (Some(60_000), 3_700_000, 40_000, 100_020, Observed::Offset(60_000), "an agent's own step changes nothing"),
-            (Some(60_000), 100_000, 40_000, 3_700_000, Observed::Step(3_660_000), "the collector's does, with an event"),
+            (
+                Some(60_000),
+                3_700_000,
+                40_000,
+                100_020,
+                Observed::Offset(60_000),
+                "an agent's own step changes nothing",
+            ),
+            (
+                Some(60_000),
+                100_000,
+                40_000,
+                3_700_000,
+                Observed::Step(3_660_000),
+                "the collector's does, with an event",
+            ),
         ] {
             let got = observe(offset, reading(wall, boot), Timestamp::from_millis(received), minute);
             assert_eq!(got, want, "{why}");
@@ -102,7 +132,8 @@ mod tests {
         ] {
             assert_eq!(event_time(offset, reading(wall, boot)).as_millis(), want, "{why}");
         }
-        let earlier = event_time_of_earlier_boot(660_000, reading(100_000, 40_000), Timestamp::from_millis(50_000));
+        let earlier =
+            event_time_of_earlier_boot(660_000, reading(100_000, 40_000), Timestamp::from_millis(50_000));
         assert_eq!(earlier.as_millis(), 650_000);
         let far = reading(i64::MIN, u64::MAX);
         event_time(i64::MAX, far);

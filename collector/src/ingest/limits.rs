@@ -35,10 +35,15 @@ fn labels_of(labels: Vec<pb::Label>) -> Result<Labels, String> {
 
 fn check(pb::Label { name, value }: &pb::Label) -> Result<(), String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(format!("label name of {} bytes is empty, too long or has control characters", name.len()));
+        return Err(format!(
+            "label name of {} bytes is empty, too long or has control characters",
+            name.len()
+        ));
     }
     if value.len() > VALUE_BYTES_MAX || value.chars().any(char::is_control) {
-        return Err(format!("value of label {name} is longer than {VALUE_BYTES_MAX} bytes or has control characters"));
+        return Err(format!(
+            "value of label {name} is longer than {VALUE_BYTES_MAX} bytes or has control characters"
+        ));
     }
     let reserved = RESERVED.contains(&name.as_str()) || (name.starts_with("__") && name != METRIC_NAME);
     if reserved { Err(format!("label {name} is set by the collector")) } else { Ok(()) }
@@ -56,7 +61,8 @@ mod tests {
     #[test]
     fn only_what_is_within_bounds_comes_in() {
         let series = |pairs: &[(&str, &str)]| {
-            let label = |(name, value): &(&str, &str)| pb::Label { name: (*name).into(), value: (*value).into() };
+            let label =
+                |(name, value): &(&str, &str)| pb::Label { name: (*name).into(), value: (*value).into() };
             table(vec![pb::Series { labels: pairs.iter().map(label).collect() }])
         };
         let long = "x".repeat(1025);

@@ -149,7 +149,11 @@ mod tests {
         presence.end(AGENT, 1);
         assert!(presence.of(AGENT).1, "the older session's end does not end the newer");
         presence.beat(AGENT, 1, start + HEARTBEAT, at);
-        assert_eq!(presence.silent(start + HEARTBEAT * 3).len(), 1, "an old session's heartbeat does not count");
+        assert_eq!(
+            presence.silent(start + HEARTBEAT * 3).len(),
+            1,
+            "an old session's heartbeat does not count"
+        );
         presence.cut(AGENT);
         assert!(second.is_cancelled());
     }

@@ -35,7 +35,9 @@ pub(super) fn command(
     let pb::Record { seq, kind } = record;
     let place = Place { epoch, lane, seq };
     Ok(match kind.ok_or("a record without content")? {
-        Kind::RunStarted(started) => Command::JobStarted { run: run_started(agent, started, mapping)?, place },
+        Kind::RunStarted(started) => {
+            Command::JobStarted { run: run_started(agent, started, mapping)?, place }
+        }
         Kind::RunEnded(ended) => Command::JobEnded { run: run_ended(agent, ended, mapping)?, place },
         Kind::Gap(pb::Gap { lane, first, last, reason }) => {
             let lane = Lane::from_number(lane).map_err(|error| error.to_string())?;

@@ -53,7 +53,8 @@ impl SessionRows {
             return Err(format!("row {seq} has chain {chain} and index {index}"));
         }
         let known = self.tables.iter().find(|(table, _)| table.id == table_id);
-        let (table, boot_id) = known.ok_or_else(|| format!("row {seq} names table {table_id}, which was not sent"))?;
+        let (table, boot_id) =
+            known.ok_or_else(|| format!("row {seq} names table {table_id}, which was not sent"))?;
         let at = self.chains.iter().position(|(id, of_table, _)| (*id, *of_table) == (chain, table_id));
         let mut state = at
             .and_then(|at| self.chains.remove(at))

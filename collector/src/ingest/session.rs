@@ -31,7 +31,8 @@ use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::{Batch, Rows};
 use crate::listen::connection::Peer;
-use crate::state::{Command, Heard};
+use crate::state::Command;
+use crate::state::command::Heard;
 
 use super::records;
 
@@ -59,9 +60,13 @@ type Responses = Pin<Box<dyn Stream<Item = Result<pb::SessionResponse, Status>> 
 impl AgentService for Agents {
     type SessionStream = Responses;
 
-    async fn session(&self, request: Request<Streaming<pb::SessionRequest>>) -> Result<Response<Responses>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::SessionRequest>>,
+    ) -> Result<Response<Responses>, Status> {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
-        let peer = peer.ok_or_else(|| Status::unauthenticated("this connection shows no agent's certificate"))?;
+        let peer =
+            peer.ok_or_else(|| Status::unauthenticated("this connection shows no agent's certificate"))?;
         let (down, responses) = mpsc::channel(DOWN_QUEUE);
         let (agents, input) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
@@ -109,6 +114,8 @@ struct Session {
     agent: AgentId,
     epoch: Epoch,
     instance: String,
+    /// What Hello said, for a host that is heard again.
+    hello: Heard,
     mapping: Mapping,
     rows: SessionRows,
     /// What is durable of the outcomes and the state lane.
@@ -119,16 +126,27 @@ struct Session {
 }
 
 impl Session {
-    async fn open(agents: &Agents, peer: &PeerIdentity, number: u64, hello: pb::Hello) -> Result<Self, Status> {
-        let pb::Hello { protocol_version, agent_version, epoch, boot_id, clock, facts, interval_ms: _ } = hello;
+    async fn open(
+        agents: &Agents,
+        peer: &PeerIdentity,
+        number: u64,
+        hello: pb::Hello,
+    ) -> Result<Self, Status> {
+        let pb::Hello { protocol_version, agent_version, epoch, boot_id, clock, facts, interval_ms: _ } =
+            hello;
         if protocol_version != PROTOCOL {
-            let why = format!("this collector speaks version {PROTOCOL} of the protocol, the agent {protocol_version}");
+            let why = format!(
+                "this collector speaks version {PROTOCOL} of the protocol, the agent {protocol_version}"
+            );
             return Err(Status::failed_precondition(why));
         }
-        let epoch = epoch_in("hello.epoch", &epoch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let epoch =
+            epoch_in("hello.epoch", &epoch).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let reading = reading_in(clock).ok_or_else(|| Status::invalid_argument("hello without a clock"))?;
         let agent = peer.agent;
-        let (mapping, instance) = enter(agents, agent, boot_id, agent_version, facts, reading).await?;
+        let facts = limits::facts(facts);
+        let hello = Heard { agent, boot_id, agent_version, facts, clock_offset_ms: None };
+        let (mapping, instance) = enter(agents, &hello, reading).await?;
         let lanes = agents.ledger.read(move |state| {
             let lane = |lane| state.lane(agent, epoch, lane).cloned().unwrap_or_default();
             (lane(Lane::Outcomes), lane(Lane::State))
@@ -140,6 +158,7 @@ impl Session {
             agent,
             epoch,
             instance,
+            hello,
             mapping,
             rows: SessionRows::default(),
             outcomes,
@@ -211,14 +230,19 @@ impl Session {
             Up::Hello(_) => Err(Status::invalid_argument("a second Hello")),
             Up::Table(table) => self.rows.table(table).map_err(Status::invalid_argument),
             Up::Rows(pb::Rows { rows }) => self.take_rows(agents, rows).await,
-            Up::Records(pb::Records { lane, records }) => self.take_records(agents, down, lane, records).await,
+            Up::Records(pb::Records { lane, records }) => {
+                self.take_records(agents, down, lane, records).await
+            }
             Up::Heartbeat(pb::Heartbeat { clock, waiting: _ }) => self.heartbeat(agents, clock).await,
         }
     }
 
     async fn take_rows(&mut self, agents: &Agents, rows: Vec<pb::Row>) -> Result<(), Status> {
         if rows.len() > ROWS_MAX {
-            return Err(Status::invalid_argument(format!("{} rows in a message, at most {ROWS_MAX}", rows.len())));
+            return Err(Status::invalid_argument(format!(
+                "{} rows in a message, at most {ROWS_MAX}",
+                rows.len()
+            )));
         }
         let received = Instant::now();
         let decoded = rows.into_iter().map(|row| self.rows.row(row, &self.mapping));
@@ -236,7 +260,9 @@ impl Session {
     ) -> Result<(), Status> {
         let lane = Lane::from_number(lane).map_err(|error| Status::invalid_argument(error.to_string()))?;
         if lane == Lane::Samples || records.len() > RECORDS_MAX {
-            return Err(Status::invalid_argument("records are of the outcomes or the state lane, at most 256"));
+            return Err(Status::invalid_argument(
+                "records are of the outcomes or the state lane, at most 256",
+            ));
         }
         for record in records {
             self.take_record(agents, lane, record).await?;
@@ -272,7 +298,8 @@ impl Session {
     }
 
     async fn heartbeat(&mut self, agents: &Agents, clock: Option<pb::ClockReading>) -> Result<(), Status> {
-        let reading = reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
+        let reading =
+            reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
         let received = now();
         let back = agents.presence.beat(self.agent, self.number, Instant::now(), received);
         let since = self.observed_at.elapsed();
@@ -287,13 +314,7 @@ impl Session {
             }
         }
         if back {
-            let heard = Heard {
-                agent: self.agent,
-                boot_id: self.mapping.boot_id.clone(),
-                agent_version: String::new(),
-                facts: tocsin_shared::labels::Labels::empty(),
-                clock_offset_ms: Some(self.mapping.offset_ms),
-            };
+            let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };
             submit(agents, Command::HostHeard(heard)).await?;
         }
         Ok(())
@@ -308,32 +329,24 @@ async fn submit(agents: &Agents, command: Command) -> Result<(), Status> {
 }
 
 /// Tells the ledger that the host is heard; gives its clock mapping and its name.
-async fn enter(
-    agents: &Agents,
-    agent: AgentId,
-    boot_id: String,
-    agent_version: String,
-    facts: Vec<pb::Label>,
-    reading: Reading,
-) -> Result<(Mapping, String), Status> {
+async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapping, String), Status> {
+    let agent = hello.agent;
     let known = agents.ledger.read(move |state| {
         state.host(agent).map(|host| (host.instance.clone(), host.boot_id.clone(), host.clock_offset_ms))
     });
     let known = known.await.map_err(unavailable)?;
-    let (instance, known_boot, offset) = known.ok_or_else(|| Status::permission_denied("this host is not known"))?;
-    let offset = offset.filter(|_| known_boot == boot_id);
+    let (instance, known_boot, offset) =
+        known.ok_or_else(|| Status::permission_denied("this host is not known"))?;
+    let offset = offset.filter(|_| known_boot == hello.boot_id);
     let (offset_ms, stepped) = match clock::observe(offset, reading, now(), Duration::ZERO) {
         Observed::Offset(offset) => (offset, false),
         Observed::Step(offset) => (offset, true),
     };
-    let boot = boot_id.clone();
-    let facts = limits::facts(facts);
-    let heard = Heard { agent, boot_id: boot, agent_version, facts, clock_offset_ms: Some(offset_ms) };
-    submit(agents, Command::HostHeard(heard)).await?;
+    submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
     if stepped {
         submit(agents, Command::ClockStepped { agent, clock_offset_ms: offset_ms }).await?;
     }
-    Ok((Mapping { boot_id, offset_ms, reading }, instance))
+    Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
 }
 
 fn reading_in(clock: Option<pb::ClockReading>) -> Option<Reading> {

@@ -25,7 +25,8 @@ const KEPT: usize = 2;
 /// Writes the state durably; older checkpoints beyond the newest two are removed.
 pub fn write(disk: &dyn Disk, dir: &Path, state: &State) -> Result<PathBuf, JournalError> {
     let path = dir.join(format!("checkpoint-{:020}", state.last_seq()));
-    let failed = |error: std::io::Error| JournalError::Checkpoint { path: path.clone(), why: error.to_string() };
+    let failed =
+        |error: std::io::Error| JournalError::Checkpoint { path: path.clone(), why: error.to_string() };
     disk.create_dir(dir).map_err(failed)?;
     disk::replace(disk, &path, &encode(state)).map_err(failed)?;
     let names = list(disk, dir).map_err(failed)?;
@@ -37,7 +38,8 @@ pub fn write(disk: &dyn Disk, dir: &Path, state: &State) -> Result<PathBuf, Jour
 
 /// The newest whole checkpoint, and what was wrong with newer ones.
 pub fn read(disk: &dyn Disk, dir: &Path) -> Result<(State, Vec<String>), JournalError> {
-    let failed = |error: std::io::Error| JournalError::Checkpoint { path: dir.to_owned(), why: error.to_string() };
+    let failed =
+        |error: std::io::Error| JournalError::Checkpoint { path: dir.to_owned(), why: error.to_string() };
     disk.create_dir(dir).map_err(failed)?;
     let mut problems = Vec::new();
     for name in list(disk, dir).map_err(failed)?.iter().rev() {
@@ -53,7 +55,8 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> Result<(State, Vec<String>), Journal
 /// The names of checkpoints, oldest first.
 fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<String>> {
     let names = disk.list(dir)?.into_iter().filter(|listed| listed.regular).map(|listed| listed.name);
-    let is_ours = |name: &String| name.strip_prefix("checkpoint-").is_some_and(|seq| seq.parse::<u64>().is_ok());
+    let is_ours =
+        |name: &String| name.strip_prefix("checkpoint-").is_some_and(|seq| seq.parse::<u64>().is_ok());
     let mut names: Vec<String> = names.filter(is_ours).collect();
     names.sort();
     Ok(names)

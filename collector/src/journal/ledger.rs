@@ -60,7 +60,9 @@ impl Registry {
         let principals = state.principals().filter(|principal| principal.revoked_at.is_none());
         Self {
             certificates: certificates.map(|c| (c.serial.clone(), (c.agent, c.not_after))).collect(),
-            principals: principals.map(|p| (p.secret_sha256, (p.name.clone(), p.role, p.expires_at))).collect(),
+            principals: principals
+                .map(|p| (p.secret_sha256, (p.name.clone(), p.role, p.expires_at)))
+                .collect(),
         }
     }
 
@@ -178,7 +180,10 @@ pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
     let checkpoint_seq = state.last_seq();
     let (log, recovery) = Log::open(disk.clone(), &dir.join("events"), EVENTS_FORMAT, EVENTS_SEGMENT)?;
     problems.extend(recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
-        format!("events {} to {} of the journal are damaged: restore them from a backup", lost.first, lost.last)
+        format!(
+            "events {} to {} of the journal are damaged: restore them from a backup",
+            lost.first, lost.last
+        )
     }));
     let first = log.segments().first().map_or(log.next_seq(), |segment| segment.first_seq);
     if first > checkpoint_seq + 1 {
@@ -206,7 +211,13 @@ impl Opened {
         let (registry_out, registry_in) = watch::channel(registry.clone());
         let current = Arc::new(ArcSwap::new(registry));
         let next_due = Arc::new(AtomicI64::new(due(&self.state)));
-        let ledger = Ledger { jobs, head, registry: registry_in, current: current.clone(), next_due: next_due.clone() };
+        let ledger = Ledger {
+            jobs,
+            head,
+            registry: registry_in,
+            current: current.clone(),
+            next_due: next_due.clone(),
+        };
         let writer = Writer {
             state: self.state,
             log: self.log,
@@ -307,7 +318,9 @@ impl Writer {
                     }
                     Job::Read(read) => waiting.push(Waiting::Read(read)),
                     Job::Reader(reply) => waiting.push(Waiting::Reader(reply)),
-                    Job::DropBefore(seq) => drop(self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?),
+                    Job::DropBefore(seq) => {
+                        self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?;
+                    }
                     Job::Stop(reply) => stop = Some(reply),
                 }
             }

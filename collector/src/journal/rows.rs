@@ -186,24 +186,30 @@ pub struct Opened {
     pub problems: Vec<String>,
 }
 
+/// What the events journal knows of the samples.
+pub struct Found<'a> {
+    pub sealed: &'a Sealed,
+    pub lanes: Vec<LaneProgress>,
+    pub evaluated_through: u64,
+}
+
 /// Opens the samples journal under `dir` and fills `store` with the rows that are in no block yet.
 pub fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     store: Arc<Store>,
-    sealed: &Sealed,
-    lanes: impl IntoIterator<Item = LaneProgress>,
-    evaluated_through: u64,
+    found: Found<'_>,
 ) -> Result<Opened, JournalError> {
+    let Found { sealed, lanes, evaluated_through } = found;
     let (log, recovery) = Log::open(disk, &dir.join("samples"), SAMPLES_FORMAT, SAMPLES_SEGMENT)?;
     let problems = recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
-        format!("rows {} to {} of the samples journal are damaged: those samples are missing", lost.first, lost.last)
+        format!(
+            "rows {} to {} of the samples journal are damaged: those samples are missing",
+            lost.first, lost.last
+        )
     });
-    let progress = lanes
-        .into_iter()
-        .filter(|progress| progress.lane == Lane::Samples)
-        .map(|progress| ((progress.agent, progress.epoch), progress.taken))
-        .collect();
+    let progress =
+        lanes.into_iter().map(|progress| ((progress.agent, progress.epoch), progress.taken)).collect();
     let segments = log.segments().iter().map(|segment| (segment.first_seq, Timestamp::MIN)).collect();
     let problems = problems.collect();
     let mut opened = Opened { log, progress, segments, store, unevaluated: Vec::new(), problems };
@@ -236,7 +242,9 @@ impl Opened {
                         show_derived(&self.store, derived);
                     }
                 }
-                Err(why) => self.problems.push(format!("row {seq} of the samples journal is unreadable: {why}")),
+                Err(why) => {
+                    self.problems.push(format!("row {seq} of the samples journal is unreadable: {why}"))
+                }
             }
         }
         Ok(())
@@ -377,7 +385,11 @@ impl Writer {
             agent: agent.0.as_bytes().to_vec(),
             epoch: epoch.0.as_bytes().to_vec(),
             table_id: table.id,
-            series: table.series.iter().map(|labels| pb::JournalSeries { labels: labels_out(labels) }).collect(),
+            series: table
+                .series
+                .iter()
+                .map(|labels| pb::JournalSeries { labels: labels_out(labels) })
+                .collect(),
         };
         self.log.append_unnumbered(KIND_STREAM, &stream.encode_to_vec())?;
         Ok(Stream { number: self.next_stream, chains: Vec::new() })
@@ -509,7 +521,14 @@ struct ReadStream {
 }
 
 enum Kept<'a> {
-    Row { agent: AgentId, epoch: Epoch, spool_seq: u64, at: Timestamp, table: Arc<[Labels]>, values: &'a [f64] },
+    Row {
+        agent: AgentId,
+        epoch: Epoch,
+        spool_seq: u64,
+        at: Timestamp,
+        table: Arc<[Labels]>,
+        values: &'a [f64],
+    },
     Derived(Derived),
 }
 

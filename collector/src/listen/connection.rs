@@ -80,13 +80,13 @@ impl Connection {
         self.io.get_ref().1.alpn_protocol()
     }
 
-    /// Counts what came; an error once the peer has had its time.
+    /// Counts what came. Once nothing comes any more, an error if the peer has had its time.
     fn poll_opening(&mut self, cx: &mut Context<'_>, came: usize) -> Result<(), io::Error> {
         let Some(opening) = &mut self.opening else { return Ok(()) };
         opening.read += came;
         if opening.read >= OPENING {
             self.opening = None;
-        } else if opening.deadline.as_mut().poll(cx).is_ready() {
+        } else if came == 0 && opening.deadline.as_mut().poll(cx).is_ready() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer said nothing after the handshake"));
         }
         Ok(())
@@ -110,6 +110,7 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         let came = buf.filled().len() - before;
+        // What was read is handed on even if it came too late: a read gives bytes or an error, never both.
         self.poll_opening(cx, came)?;
         read
     }

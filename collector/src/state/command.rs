@@ -45,6 +45,14 @@ pub enum Command {
         gap: GapRecord,
         place: Place,
     },
+    /// Something happened to the host itself: `boot`, `agent_start`, `clock_step`.
+    HostEventNoted {
+        agent: AgentId,
+        what: String,
+        at: Timestamp,
+        step_ms: i64,
+        place: Place,
+    },
     Enrol(Enrolment),
     RenewCertificate {
         agent: AgentId,

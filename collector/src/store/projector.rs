@@ -1,0 +1,186 @@
+//! The projector: the thread that follows the journal into the store.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tocsin_shared::event::Event;
+use tocsin_shared::log::{LogError, Reader};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{SledTables, Store, StoreError, Tables};
+use crate::clock::now;
+use crate::journal::ledger;
+
+/// Events in one transaction: short ones, because sled holds a lock of the whole process meanwhile.
+const BATCH: usize = 256;
+/// A store that fails this often in a row is left as it is: the disk is broken, not the store.
+const REBUILDS_MAX: u32 = 3;
+
+/// How the store stands.
+#[derive(Clone)]
+pub struct Projection {
+    pub store: Store,
+    /// The last event in the store.
+    pub applied: watch::Receiver<u64>,
+    /// What was set aside and why, and a failure that stays.
+    pub problems: Arc<Mutex<Vec<String>>>,
+}
+
+impl Projection {
+    /// Waits until the store has an event, for at most two seconds: reading what one has just written.
+    pub async fn reached(&self, seq: u64) {
+        let mut applied = self.applied.clone();
+        let wait = applied.wait_for(|applied| *applied >= seq);
+        tokio::time::timeout(std::time::Duration::from_secs(2), wait).await.ok().and_then(Result::ok); // Late is no error: the store catches up.
+    }
+}
+
+/// Opens the store under `path`; one that does not open is set aside.
+pub fn open(path: &Path) -> Result<(Arc<dyn Tables>, Option<String>), StoreError> {
+    match SledTables::open(path) {
+        Ok(tables) => Ok((Arc::new(tables), None)),
+        Err(error) => {
+            let aside = set_aside(path)?;
+            let problem = format!(
+                "the store did not open ({error}); it is set aside as {} and built again",
+                aside.display()
+            );
+            Ok((Arc::new(SledTables::open(path)?), Some(problem)))
+        }
+    }
+}
+
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".bad-{}", now().as_millis()));
+    let aside = PathBuf::from(name);
+    std::fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Starts to follow the journal from where the store is.
+pub fn start(
+    path: PathBuf,
+    tables: Arc<dyn Tables>,
+    reader: Reader,
+    head: watch::Receiver<u64>,
+    stop: CancellationToken,
+    handle: Handle,
+) -> Projection {
+    let store = Store::new(tables);
+    let (applied_out, applied) = watch::channel(store.applied().unwrap_or(0));
+    let problems = Arc::new(Mutex::new(Vec::new()));
+    let projector = Projector {
+        path,
+        store: store.clone(),
+        reader,
+        head,
+        stop,
+        handle,
+        applied: applied_out,
+        problems: problems.clone(),
+    };
+    thread::Builder::new()
+        .name("projector".into())
+        .spawn(move || projector.run())
+        .expect("a thread can be started at the start of the process");
+    Projection { store, applied, problems }
+}
+
+struct Projector {
+    path: PathBuf,
+    store: Store,
+    reader: Reader,
+    head: watch::Receiver<u64>,
+    stop: CancellationToken,
+    handle: Handle,
+    applied: watch::Sender<u64>,
+    problems: Arc<Mutex<Vec<String>>>,
+}
+
+impl Projector {
+    fn run(mut self) {
+        let mut rebuilds = 0;
+        loop {
+            match self.follow() {
+                Ok(()) => return,
+                Err(error) if rebuilds < REBUILDS_MAX => {
+                    rebuilds += 1;
+                    if let Err(again) = self.rebuild(&error) {
+                        return self.say(format!("the store can't be built again ({again}): queries of history fail until a restart"));
+                    }
+                }
+                Err(error) => {
+                    return self.say(format!("the store fails again and again ({error}): queries of history are stale until a restart"));
+                }
+            }
+        }
+    }
+
+    fn say(&self, problem: String) {
+        tracing::error!("{problem}");
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+    }
+
+    fn rebuild(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        self.store.replace(Arc::new(super::MemoryTables::default())); // Let go of the files.
+        let aside = set_aside(&self.path)?;
+        self.say(format!(
+            "the store failed ({error}); it is set aside as {} and built again",
+            aside.display()
+        ));
+        self.store.replace(Arc::new(SledTables::open(&self.path)?));
+        Ok(())
+    }
+
+    fn follow(&mut self) -> Result<(), StoreError> {
+        let applied = self.store.applied()?;
+        if applied > self.reader.durable_seq() {
+            return Err(StoreError::Record(format!("it holds event {applied}, the journal ends before it")));
+        }
+        self.seek(applied + 1)?;
+        loop {
+            let batch = self.batch()?;
+            if let Some(last) = batch.last() {
+                self.store.apply(&batch)?;
+                self.applied.send_replace(last.seq);
+                continue;
+            }
+            let (head, stop) = (&mut self.head, self.stop.clone());
+            let waited = self.handle.block_on(async {
+                tokio::select! { changed = head.changed() => changed.is_ok(), () = stop.cancelled() => false }
+            });
+            if !waited && self.batch_is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn batch_is_empty(&self) -> bool {
+        self.reader.position() > self.reader.durable_seq()
+    }
+
+    fn seek(&mut self, seq: u64) -> Result<(), StoreError> {
+        match self.reader.seek(seq) {
+            Err(LogError::Gone { first_seq }) => self.reader.seek(first_seq),
+            sought => sought,
+        }
+        .map_err(|error| StoreError::Record(error.to_string()))
+    }
+
+    fn batch(&mut self) -> Result<Vec<Event>, StoreError> {
+        let mut events = Vec::new();
+        while events.len() < BATCH {
+            let entry = self.reader.next().map_err(|error| StoreError::Record(error.to_string()))?;
+            let Some(entry) = entry else { break };
+            events.push(
+                ledger::decode(&entry.payload, entry.seq)
+                    .map_err(|error| StoreError::Record(error.to_string()))?,
+            );
+        }
+        Ok(events)
+    }
+}
