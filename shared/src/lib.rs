@@ -24,6 +24,3 @@ pub mod incident;
 pub mod run;
 pub mod access;
 pub mod event;
-pub mod tls;
-pub mod private_file;
-pub mod sanitize;

@@ -116,6 +116,12 @@ pub fn value(value: f64) -> String {
     }
 }
 
+/// A value for a table: whole numbers in full, others with six digits.
+pub fn short_value(number: f64) -> String {
+    let rounded = format!("{number:.5e}").parse::<f64>().unwrap_or(number);
+    value(if number.is_finite() && number.fract() != 0.0 { rounded } else { number })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +182,19 @@ mod tests {
             (micros(850), micros(1_249), micros(3_400_000)),
             ("850 µs".into(), "1.2 ms".into(), "3.4 s".into())
         );
+    }
+
+    #[test]
+    fn tables_show_six_digits_of_a_fraction() {
+        for (number, text) in [
+            (-0.3972840146039623, "-0.397284"),
+            (123456789.0, "123456789"),
+            (1234567.891, "1234570"),
+            (0.1 + 0.2, "0.3"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(short_value(number), text);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod query;
 pub mod rules;
 pub mod run;
 pub mod status;
+pub mod up;
 
 use std::collections::BTreeMap;
 

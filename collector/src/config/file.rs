@@ -105,7 +105,7 @@ impl Reader {
             "log" => config.log = text(value)?,
             "listen.front" => config.front = parsed::<SocketAddr>(value, "ADDRESS:PORT")?,
             "listen.agents" => config.agents = parsed::<SocketAddr>(value, "ADDRESS:PORT")?,
-            "listen.local" => config.local = parsed::<SocketAddr>(value, "ADDRESS:PORT")?,
+            "listen.local" => config.local = loopback(value)?,
             "front.certificate" => self.certificate(Some(path(value)?), None),
             "front.key" => self.certificate(None, Some(path(value)?)),
             "front.tls_min" => match text(value)?.as_str() {
@@ -142,10 +142,6 @@ impl Reader {
         {
             self.mistakes.push((0..0, "front.certificate and front.key go together".into()));
         }
-        if !self.config.local.ip().is_loopback() {
-            let why = "listen.local: health and self-metrics need no credential, so they stay on a loopback address";
-            self.mistakes.push((0..0, why.into()));
-        }
     }
 }
 
@@ -179,6 +175,13 @@ fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
 
 fn parsed<T: FromStr>(value: &DeValue<'_>, form: &str) -> Result<T, String> {
     text(value)?.parse().map_err(|_| format!("it is {form} in quotes"))
+}
+
+/// Health and self-metrics need no credential, so they stay on this host.
+fn loopback(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let address: SocketAddr = parsed(value, "ADDRESS:PORT")?;
+    let why = "health and self-metrics need no credential, so they stay on a loopback address";
+    if address.ip().is_loopback() { Ok(address) } else { Err(why.into()) }
 }
 
 fn duration(value: &DeValue<'_>, from: u64, to: u64) -> Result<Duration, String> {
@@ -224,14 +227,14 @@ mod tests {
         let found: Vec<(usize, &str)> =
             mistakes.iter().map(|m| (m.line, m.message.split(':').next().unwrap_or(""))).collect();
         let want = [
-            (1, "listen.local"),
             (1, "data_dir"),
             (2, "heartbeat"),
             (4, "listen.fornt"),
+            (5, "listen.local"),
             (7, "retention.samples_max_bytes"),
         ];
         assert_eq!(found, want);
-        assert!(mistakes[3].message.contains("did you mean listen.front"), "{}", mistakes[3]);
+        assert!(mistakes[2].message.contains("did you mean listen.front"), "{}", mistakes[2]);
         assert_eq!(parse("a = [").unwrap_err().len(), 1);
     }
 

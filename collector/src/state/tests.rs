@@ -214,8 +214,14 @@ fn sealing_stores_lanes_and_survives_a_checkpoint_beside_newer_ones() {
     };
     let block = Block { file: "b1".into(), from: at(0), to: at(9), bytes: 1, series: 1, samples: 1 };
     let epoch = place(1).epoch;
-    let sealed =
-        Sealed { samples_from: 9, sealed_seq: 8, sealed_to: at(0), evaluated_through: 8, lanes: vec![lane(epoch, 7)], blocks: vec![block] };
+    let sealed = Sealed {
+        samples_from: 9,
+        sealed_seq: 8,
+        sealed_to: at(0),
+        evaluated_through: 8,
+        lanes: vec![lane(epoch, 7)],
+        blocks: vec![block],
+    };
     let earlier = Place { epoch: Epoch(Uuid::from_u128(1)), ..place(1) };
     desk.done(Command::JobStarted { run: run_start(1, "backup", 0), place: earlier });
     assert_eq!(desk.done(Command::Sealed(sealed.clone())), ["samples.sealed"]);

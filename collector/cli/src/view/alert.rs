@@ -41,6 +41,8 @@ pub struct AlertView {
     pub resolve_reason: Option<String>,
     /// The expression's value at the last change.
     pub value: String,
+    #[serde(skip)]
+    pub number: f64,
     pub labels: LabelMap,
     pub annotations: LabelMap,
 }
@@ -72,6 +74,7 @@ impl From<pb::Alert> for AlertView {
             resolved_at: maybe(alert.resolved_at_ms),
             resolve_reason,
             value: figures::value(alert.value),
+            number: alert.value,
             labels,
             annotations: label_map(alert.annotations),
         }
@@ -128,7 +131,7 @@ pub fn table(alerts: &[AlertView], style: &Style, indent: &'static str) -> Strin
             alert.env.as_str().into(),
             since,
             age,
-            alert.value.as_str().into(),
+            figures::short_value(alert.number).into(),
             alert.incident.map_or_else(|| "–".to_owned(), |number| format!("INC-{number}")).into(),
             alert.summary().into(),
         ]);

@@ -118,7 +118,7 @@ impl EventView {
             incident::told(incident)
         } else if let Some(alert) = &self.alert {
             let at = alert.instance.as_ref().map(|host| format!(" on {host}")).unwrap_or_default();
-            format!("{} {}{at} (value {})", alert.severity, alert.name, alert.value)
+            format!("{} {}{at} (value {})", alert.severity, alert.name, figures::short_value(alert.number))
         } else if let Some(run) = &self.run {
             run::told(run)
         } else if let Some(host) = &self.host {

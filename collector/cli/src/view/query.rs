@@ -107,7 +107,7 @@ fn draw_vector(view: &InstantView, style: &Style) -> String {
     // Label lists may be long: the value comes first, so that it is never cut off.
     let mut table = Table::new(&[">VALUE", "SERIES"]);
     for series in &view.series {
-        let value = series.points.last().map(|point| point.value.clone()).unwrap_or_default();
+        let value = series.points.last().map(|point| figures::short_value(point.number)).unwrap_or_default();
         table.row([value.into(), series.selector().into()]);
     }
     table.draw(style)
@@ -136,11 +136,11 @@ pub fn draw_range(view: &RangeView, style: &Style) -> String {
         let numbers: Vec<f64> = series.points.iter().map(|point| point.number).collect();
         let finite = || numbers.iter().copied().filter(|number| !number.is_nan());
         let (low, high) = (finite().reduce(f64::min), finite().reduce(f64::max));
-        let shown = |number: Option<f64>| number.map(figures::value).unwrap_or_default();
+        let shown = |number: Option<f64>| number.map(figures::short_value).unwrap_or_default();
         table.row([
             shown(low).into(),
             shown(high).into(),
-            series.points.last().map(|point| point.value.clone()).unwrap_or_default().into(),
+            shown(series.points.last().map(|point| point.number)).into(),
             Cell::from(curve(view, series)),
             series.selector().into(),
         ]);

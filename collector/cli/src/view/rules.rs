@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tocsin_proto::pb;
+use tocsin_shared::sanitize::for_terminal;
 
 use crate::figures;
 use crate::screen::{Paint, Style};
@@ -96,4 +97,36 @@ pub fn draw_rules(view: &RulesView, style: &Style) -> String {
 /// What `reload` did.
 pub fn draw_reloaded(view: &ReloadedView, _: &Style) -> String {
     format!("{} in force\n", figures::counted(view.rules.into(), "rule"))
+}
+
+/// `tocsin rules check`.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckView {
+    pub files: Vec<CheckedFile>,
+    /// The same as text.
+    #[serde(skip)]
+    pub report: String,
+}
+
+/// A rule file that was read.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckedFile {
+    pub path: String,
+    pub ok: bool,
+    pub groups: usize,
+    pub rules: usize,
+    pub mistakes: Vec<MistakeView>,
+}
+
+/// What is wrong, and where, from 1.
+#[derive(Clone, Debug, Serialize)]
+pub struct MistakeView {
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+}
+
+/// A line for each good file and for each mistake.
+pub fn draw_check(view: &CheckView, _: &Style) -> String {
+    for_terminal(&view.report).into_owned()
 }

@@ -274,11 +274,6 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
         }
     }
     let failing = if rules.failing > 0 { format!(" · {} failing", rules.failing) } else { String::new() };
-    let alerts = format!(
-        "{} firing · {} in force{failing}",
-        counted(view.alerts_firing.into(), "alert"),
-        counted(rules.in_force.into(), "rule")
-    );
     let consumers = match lag.consumers {
         0 => "no feed consumers".to_owned(),
         number => format!(
@@ -295,7 +290,8 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
     };
     vec![
         ("HOSTS", states.join(" · ")),
-        ("ALERTS", alerts),
+        ("ALERTS", format!("{} firing", view.alerts_firing)),
+        ("RULES", format!("{} in force{failing}", rules.in_force)),
         ("LAG", format!("{evaluated} · store {} behind · {consumers}", counted(lag.store_events, "event"))),
         (
             "STORE",
