@@ -132,6 +132,19 @@ impl EventView {
         }
     }
 
+    /// The same where the reader knows which incident it is about.
+    pub fn told_within_incident(&self) -> String {
+        let Some(incident) = &self.incident else { return self.told() };
+        let subject = match self.kind.as_str() {
+            "incident.triggered" | "incident.reopened" | "incident.priority_changed" => {
+                format!("P{} {} ", incident.priority, incident.severity)
+            }
+            _ => String::new(),
+        };
+        let note = if self.note.is_empty() { String::new() } else { format!("“{}”", self.note) };
+        format!("{subject}{note}").trim_end().to_owned()
+    }
+
     /// The colour of its kind.
     fn paint(&self) -> Option<Paint> {
         let (subject, what) = self.kind.split_once('.').unwrap_or((&self.kind, ""));

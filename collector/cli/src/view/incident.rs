@@ -309,7 +309,7 @@ fn timeline(events: &[EventView], style: &Style) -> String {
             figures::seconds(event.occurred_at.0).into(),
             event.kind.as_str().into(),
             event.actor.shown().into(),
-            event.told().into(),
+            event.told_within_incident().into(),
         ]);
     }
     table.draw(style)

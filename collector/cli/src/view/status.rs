@@ -275,10 +275,10 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
     }
     let failing = if rules.failing > 0 { format!(" · {} failing", rules.failing) } else { String::new() };
     let consumers = match lag.consumers {
-        0 => "no feed consumers".to_owned(),
+        0 => "no consumers".to_owned(),
         number => format!(
-            "{}, the slowest {} behind",
-            counted(number.into(), "feed consumer"),
+            "{} up to {} behind",
+            counted(number.into(), "consumer"),
             counted(lag.consumer_events_max, "event")
         ),
     };
