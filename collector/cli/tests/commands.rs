@@ -76,7 +76,10 @@ impl IncidentService for Fake {
         Ok(Response::new(pb::AcknowledgeResponse { incident: Some(incident) }))
     }
 
-    async fn add_note(&self, _: Request<pb::AddNoteRequest>) -> Result<Response<pb::AddNoteResponse>, Status> {
+    async fn add_note(
+        &self,
+        _: Request<pb::AddNoteRequest>,
+    ) -> Result<Response<pb::AddNoteResponse>, Status> {
         Err(Status::permission_denied("\"ann\" with the role viewer may not call AddNote"))
     }
 
@@ -176,7 +179,8 @@ async fn serve(fake: Fake) -> (u16, String) {
 
 fn credential_file(dir: &Path, port: u16, ca: &str, credential: &str, mode: u32) {
     let file = dir.join("credential.toml");
-    let text = format!("endpoint = \"127.0.0.1:{port}\"\nca = \"\"\"\n{ca}\"\"\"\ncredential = \"{credential}\"\n");
+    let text =
+        format!("endpoint = \"127.0.0.1:{port}\"\nca = \"\"\"\n{ca}\"\"\"\ncredential = \"{credential}\"\n");
     std::fs::write(&file, text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -248,7 +252,14 @@ async fn what_is_wrong_with_the_connection_is_said() {
     let closed = closed.local_addr().unwrap().port();
     for (port, ca, credential, mode, code, says) in [
         (port, &ca, "tocsinc_other", 0o600, 1, "does not take this credential (it is not known)"),
-        (port, &ca, CREDENTIAL, 0o644, 1, "has mode 644, so others can read the credential in it; run `chmod 600"),
+        (
+            port,
+            &ca,
+            CREDENTIAL,
+            0o644,
+            1,
+            "has mode 644, so others can read the credential in it; run `chmod 600",
+        ),
         (port, &other_ca, CREDENTIAL, 0o600, 3, "authority that is not trusted here"),
         (closed, &ca, CREDENTIAL, 0o600, 3, "refused the connection"),
         (port, &String::new(), CREDENTIAL, 0o600, 1, "holds no certificate"),

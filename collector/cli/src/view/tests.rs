@@ -4,17 +4,19 @@
 use std::time::Duration;
 
 use super::access::{
-    NewToken, PrincipalView, PrincipalsView, TokenView, TokensView, draw_new_token, draw_principals, draw_tokens,
+    NewToken, PrincipalView, PrincipalsView, TokenView, TokensView, draw_new_token, draw_principals,
+    draw_tokens,
 };
 use super::alert::{AlertsView, draw_alerts};
 use super::feed::{FeedView, draw_item};
 use super::host::{HostDocument, HostView, HostsView, RevokedView, draw_host, draw_hosts, draw_revoked};
 use super::incident::{
-    ChangedIncident, IncidentDocument, IncidentView, IncidentsView, draw_changed, draw_incident, draw_incidents,
+    ChangedIncident, IncidentDocument, IncidentView, IncidentsView, draw_changed, draw_incident,
+    draw_incidents,
 };
 use super::query::{InstantView, RangeView, draw_instant, draw_range};
 use super::rules::{RuleView, RulesView, draw_rules};
-use super::run::{ResultView, JobsView, RunDocument, RunView, RunsView, draw_jobs, draw_run, draw_runs};
+use super::run::{JobsView, ResultView, RunDocument, RunView, RunsView, draw_jobs, draw_run, draw_runs};
 use super::status::{Findings, StatusView, draw_status};
 use super::up::{UpView, draw_up};
 use super::*;
@@ -258,14 +260,18 @@ fn the_status_is_one_screen() {
     golden!("status.json", json(&well(), true).unwrap());
     for view in [well(), unwell()] {
         let drawn = draw_status(&view, &style());
-        assert!(drawn.lines().count() <= 24 && drawn.lines().all(|line| line.chars().count() <= 120), "{drawn}");
+        assert!(
+            drawn.lines().count() <= 24 && drawn.lines().all(|line| line.chars().count() <= 120),
+            "{drawn}"
+        );
     }
 }
 
 #[test]
 fn many_problems_of_one_sort_are_counted() {
     let mut found = Findings { status: status(vec![0, 1, 30, 0]), ..Findings::default() };
-    found.hosts = (0..30).map(|at| host(&format!("web-{at}"), pb::HostState::Unreachable, "4m").into()).collect();
+    found.hosts =
+        (0..30).map(|at| host(&format!("web-{at}"), pb::HostState::Unreachable, "4m").into()).collect();
     found.incidents =
         (1..=20).map(|at| incident(at, 2, pb::IncidentStatus::Acknowledged, "HostDown").into()).collect();
     let view = StatusView::new("c:1".into(), found);
@@ -285,7 +291,9 @@ fn ages_in_the_status_count_on_the_collectors_clock() {
 #[test]
 fn colours_mark_what_is_bad() {
     let drawn = draw_status(&unwell(), &Style { colour: true, ..style() });
-    for marked in ["\u{1b}[1;31m5 problems\u{1b}[0m", "\u{1b}[1;31mP1\u{1b}[0m", "\u{1b}[1;31mnobody\u{1b}[0m"] {
+    for marked in
+        ["\u{1b}[1;31m5 problems\u{1b}[0m", "\u{1b}[1;31mP1\u{1b}[0m", "\u{1b}[1;31mnobody\u{1b}[0m"]
+    {
         assert!(drawn.contains(marked), "{drawn}");
     }
     assert!(draw_status(&well(), &Style { colour: true, ..style() }).contains("\u{1b}[32mhealthy\u{1b}[0m"));
@@ -319,7 +327,12 @@ fn a_change_of_an_incident_is_one_line() {
     let acknowledged = incident(11, 3, pb::IncidentStatus::Acknowledged, "HostHighLoad on web-1");
     let resolved = pb::Incident {
         status: pb::IncidentStatus::Resolved.into(),
-        resolution: Some(pb::Resolution { by: by("anna"), at_ms: NOW, code: "fixed".into(), text: "grown".into() }),
+        resolution: Some(pb::Resolution {
+            by: by("anna"),
+            at_ms: NOW,
+            code: "fixed".into(),
+            text: "grown".into(),
+        }),
         ..incident(12, 1, pb::IncidentStatus::Resolved, "DiskFull on db-1")
     };
     for (incident, line) in [
@@ -392,7 +405,11 @@ fn tokens_and_principals_show_whether_they_are_good() {
         created_at_ms: ago("30m"),
         created_by: "anna".into(),
         expires_at_ms,
-        used: used.then(|| pb::TokenUse { agent: "0b9e6c1e".into(), at_ms: ago("10m"), ..Default::default() }),
+        used: used.then(|| pb::TokenUse {
+            agent: "0b9e6c1e".into(),
+            at_ms: ago("10m"),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let tokens = [token(NOW + 1_800_000, false), token(NOW, false), token(NOW, true)];
@@ -408,7 +425,14 @@ fn tokens_and_principals_show_whether_they_are_good() {
     let principal = |name: &str, expires_at_ms, revoked_at_ms| {
         let role = pb::Role::Responder.into();
         let created_at_ms = ago("90d");
-        let record = pb::Principal { name: name.into(), role, created_at_ms, expires_at_ms, revoked_at_ms, ..Default::default() };
+        let record = pb::Principal {
+            name: name.into(),
+            role,
+            created_at_ms,
+            expires_at_ms,
+            revoked_at_ms,
+            ..Default::default()
+        };
         PrincipalView::new(record, now)
     };
     let principals = vec![principal("anna", 0, 0), principal("ben", NOW, 0), principal("carl", 0, ago("1d"))];
@@ -445,7 +469,10 @@ fn query_results_read_as_promql() {
     golden!("range.txt", draw_range(&range, &style()));
     let point = |value| pb::PointSeries { labels: Vec::new(), points: vec![pb::Point { at_ms: NOW, value }] };
     for (view, drawn) in [
-        (instant("vector", vec![curve()], ""), "    VALUE  SERIES\n-0.544021  node_load1{instance=\"web-1\"}\n"),
+        (
+            instant("vector", vec![curve()], ""),
+            "    VALUE  SERIES\n-0.544021  node_load1{instance=\"web-1\"}\n",
+        ),
         (instant("scalar", vec![point(0.1)], ""), "0.1\n"),
         (instant("string", Vec::new(), "a\u{1b}b"), "a\\u{1b}b\n"),
         (instant("matrix", vec![point(2.0)], ""), "{}\n  2026-11-23T10:12:50.000Z  2\n"),
@@ -500,7 +527,8 @@ fn no_screen_lets_an_escape_sequence_through() {
     hostile.host.as_mut().unwrap().labels = labels(&[("team", evil), (evil, "x")]);
     hostile.host.as_mut().unwrap().facts = labels(&[(evil, evil)]);
     let mut job = run();
-    (job.job_name, job.instance, job.command, job.output_tail) = (evil.into(), evil.into(), evil.into(), evil.into());
+    (job.job_name, job.instance, job.command, job.output_tail) =
+        (evil.into(), evil.into(), evil.into(), evil.into());
     let mut alert = alert();
     alert.labels = labels(&[("alertname", evil), ("instance", evil)]);
     alert.annotations = labels(&[("summary", evil), ("description", evil), ("runbook_url", "x\u{1b}")]);
@@ -537,7 +565,8 @@ fn no_screen_lets_an_escape_sequence_through() {
         draw_item(&item, s),
         json(&item, false).unwrap(),
     ] {
-        let bad = drawn.chars().find(|c| (c.is_control() && *c != '\n') || ('\u{202a}'..='\u{202e}').contains(c));
+        let bad =
+            drawn.chars().find(|c| (c.is_control() && *c != '\n') || ('\u{202a}'..='\u{202e}').contains(c));
         assert_eq!(bad, None, "{drawn:?}");
     }
 }
