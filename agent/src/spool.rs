@@ -21,6 +21,7 @@ mod error;
 mod ledger;
 mod lock;
 mod read;
+mod reread;
 mod room;
 mod slots;
 #[cfg(test)]
