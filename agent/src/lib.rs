@@ -14,6 +14,3 @@ pub mod renew;
 pub mod config;
 pub mod run;
 pub mod cli;
-pub mod jobs;
-pub mod spool;
-pub mod identity;

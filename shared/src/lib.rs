@@ -1,11 +1,8 @@
 //! The vocabulary both programs speak, in reading order. No protobuf, no tokio.
 
 pub mod time;
-pub mod identity;
-pub mod job;
 pub mod labels;
 pub mod sample;
-pub mod sanitize;
 pub mod identity;
 pub mod severity;
 pub mod secret;
