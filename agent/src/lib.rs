@@ -2,13 +2,13 @@
 
 pub mod collect;
 pub mod inventory;
-pub mod identity;
-pub mod jobs;
-pub mod spool;
 pub mod tick;
 pub mod rows;
+pub mod jobs;
+pub mod spool;
 pub mod keep;
 pub mod stream;
+pub mod identity;
 pub mod enroll;
 pub mod renew;
 pub mod config;

@@ -1,1 +1,13 @@
-//! Under construction.
+//! Real programs under test, and virtual agents for load.
+//!
+//! Scenarios (`scenarios/`) start the built programs in temporary directories at ports that the kernel chooses, and
+//! speak to them as agents, people and paging tools do. The swarm (`swarm`) stands for a fleet.
+
+pub mod exposition;
+pub mod replay;
+pub mod encoding;
+pub mod resources;
+pub mod counted;
+pub mod api;
+pub mod virtual_agent;
+pub mod swarm;
