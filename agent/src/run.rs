@@ -252,3 +252,6 @@ async fn sync_regularly(keeper: Keeper, stop: CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
