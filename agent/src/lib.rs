@@ -2,4 +2,15 @@
 
 pub mod collect;
 pub mod inventory;
+pub mod tick;
+pub mod rows;
+pub mod jobs;
+pub mod spool;
+pub mod keep;
+pub mod stream;
 pub mod identity;
+pub mod enroll;
+pub mod renew;
+pub mod config;
+pub mod run;
+pub mod cli;

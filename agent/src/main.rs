@@ -1,1 +1,80 @@
-fn main() {}
+//! `tocsin-agent`: arguments, logging, signals. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
+use tocsin_agent::config::{Config, LogLevel};
+use tocsin_agent::enroll::{self, Enrolled};
+use tocsin_agent::{jobs, run};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+/// Threads for waiting on files at once: looking up users and reading the drop-box.
+const BLOCKING_THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        // First of all, before there is any thread: the job gets this process's own signals and descriptors.
+        Command::Exec(args) => return jobs::exec::exec_main(args),
+        Command::Enroll(args) => enroll(args),
+        Command::Run(args) => run_agent(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tocsin-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()
+}
+
+fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
+    let EnrollArgs { collector, token, hostname, place } = args;
+    let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname };
+    let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
+    println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");
+    Ok(())
+}
+
+fn run_agent(args: RunArgs) -> anyhow::Result<()> {
+    let config = args.place.load()?;
+    log(&config);
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            stopping.cancel();
+        });
+        Ok(run::run(config, stop).await?)
+    })
+}
+
+/// One line an event on stderr, which journald stamps with the time.
+fn log(config: &Config) {
+    let level = match config.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
+    let lines = lines.with_writer(std::io::stderr);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        lines.without_time().init();
+    } else {
+        lines.init();
+    }
+}

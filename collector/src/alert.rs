@@ -8,6 +8,8 @@
 pub mod evaluation;
 mod identity;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
@@ -52,9 +54,6 @@ pub(crate) fn raise_now(d: &mut Decision<'_>, raised: Raised, cause: Option<Draf
     let key = dedup_key(source, &source_id, agent, &identity);
     let old = d.alert(&key).cloned();
     let fires = old.as_ref().is_some_and(|alert| alert.condition == Condition::Firing);
-    if old.as_ref().is_some_and(|alert| at <= moved_at(alert)) {
-        return; // Older than what the alert stands on.
-    }
     let mut alert = Alert {
         dedup_key: key,
         generation: old.as_ref().map_or(0, |alert| alert.generation) + u32::from(!fires),
@@ -149,6 +148,25 @@ pub(crate) fn rules_changed(d: &mut Decision<'_>, rule_ids: &BTreeSet<String>) {
         gone.flat_map(|(_, alerts)| alerts.map(|alert| alert.dedup_key.clone())).collect();
     for key in keys {
         settle(d, &key, ResolveReason::RuleRemoved, d.now, None);
+    }
+}
+
+/// The host's event time jumped by `delta_ms`: its alerts' times jump with it, so that a `for` neither ends early nor
+/// waits for the clock to come back to where it was.
+pub(crate) fn shift(d: &mut Decision<'_>, agent: AgentId, delta_ms: i64, cause: DraftCause) {
+    let moved = |at: Timestamp| Timestamp::from_millis(at.as_millis().saturating_add(delta_ms));
+    // A host's presence is told by the collector's own clock.
+    let of_agent = d.state.alerts().filter(|a| a.agent == Some(agent) && a.source != AlertSource::Host);
+    for alert in of_agent.cloned() {
+        let shifted = Alert {
+            active_since: moved(alert.active_since),
+            fired_at: alert.fired_at.map(moved),
+            last_true: moved(alert.last_true),
+            recovering_since: alert.recovering_since.map(moved),
+            resolved_at: alert.resolved_at.map(moved),
+            ..alert
+        };
+        d.by_system(EventKind::AlertUpdated, d.now, Some(cause), Subject::Alert(shifted));
     }
 }
 

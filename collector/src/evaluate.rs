@@ -44,13 +44,17 @@ pub struct Parts {
     pub statistics: Arc<Statistics>,
 }
 
-/// Evaluates until the rows' writer has ended.
+/// Evaluates what a start found unevaluated, then until the rows' writer has ended.
 pub fn run(
     parts: Parts,
+    unevaluated: Vec<DurableRow>,
     rows: &Receiver<DurableRow>,
     active: Vec<(String, AgentId)>,
 ) -> Result<(), Stopping> {
     let mut evaluator = Evaluator::new(parts, active);
+    for row in unevaluated {
+        evaluator.row(row)?;
+    }
     loop {
         match rows.recv_timeout(IDLE) {
             Ok(row) => evaluator.row(row)?,

@@ -10,6 +10,8 @@
 mod handling;
 mod membership;
 mod rating;
+#[cfg(test)]
+mod tests;
 
 pub use handling::{RESOLVE_CODES, TIMERS_PER_TICK};
 pub(crate) use handling::{acknowledge, note, resolve, tick, unacknowledge};

@@ -6,6 +6,8 @@
 
 mod lanes;
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The collector: ingest → journal → samples → evaluate → alert → incident → feed, each a module, in that order.
 
 pub mod clock;
+pub mod config;
 pub mod identity;
 pub mod listen;
 pub mod ingest;
@@ -13,3 +14,5 @@ pub mod alert;
 pub mod incident;
 pub mod jobs;
 pub mod store;
+pub mod api;
+pub mod run;

@@ -142,6 +142,11 @@ impl Listener {
         self.address
     }
 
+    /// The bare socket, for a listener without TLS.
+    pub(crate) fn into_plain(self) -> (TcpListener, SocketAddr) {
+        (self.socket, self.address)
+    }
+
     /// Starts to accept. Needs a tokio runtime.
     pub fn accept(self, tls: Arc<ServerConfig>, clients: Clients, limits: Limits) -> Incoming {
         let counts = Arc::new(Counts::default());

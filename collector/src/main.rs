@@ -1,1 +1,106 @@
-fn main() {}
+//! `tocsin-collector`: arguments, logging, signals; the rest is the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tocsin_collector::config::{self, Config};
+use tocsin_collector::run;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Tocsin's collector: takes the agents' streams, keeps samples, evaluates rules, opens incidents, serves the feed.
+#[derive(Parser)]
+#[command(name = "tocsin-collector", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM or Ctrl-C.
+    Run(Settings),
+    /// Read the configuration and tell every mistake in it.
+    Check(Settings),
+}
+
+#[derive(Args)]
+struct Settings {
+    /// The configuration file (TOML); without it the defaults are in force.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is kept; over the file's `data_dir`.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let outcome = match command {
+        Command::Run(settings) => read(&settings).and_then(run_until_stopped),
+        Command::Check(settings) => read(&settings).map(|_| say("the configuration has no mistakes")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of a command")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr, reason = "the one place where a failure is told to the caller")]
+fn complain(why: &str) {
+    eprintln!("tocsin-collector: {why}");
+}
+
+fn read(Settings { config, data }: &Settings) -> Result<Config, String> {
+    let mut read = match config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            config::parse(&text).map_err(|mistakes| {
+                let lines: Vec<String> = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
+                format!("{} has {} mistake(s):{}", path.display(), mistakes.len(), lines.concat())
+            })?
+        }
+    };
+    if let Some(data) = data {
+        read.data_dir.clone_from(data);
+    }
+    Ok(read)
+}
+
+fn run_until_stopped(config: Config) -> Result<(), String> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&config.log).map_err(|error| format!("log: {error}"))?;
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let running = run::start(config, stop.clone()).await.map_err(|error| error.to_string())?;
+        tracing::info!(front = %running.front, agents = %running.agents, local = %running.local, "collector is running");
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("stopping");
+            stop.cancel();
+        });
+        running.wait().await
+    })
+}

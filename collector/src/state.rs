@@ -14,15 +14,19 @@ mod enrolment;
 mod hosts;
 mod incidents;
 mod index;
+#[cfg(test)]
+mod invariants;
 mod lanes;
 pub(crate) mod presence;
 mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;
-use tocsin_shared::event::{Event, Sealed, Subject};
+use tocsin_shared::event::{Event, LaneProgress, Sealed, Subject};
 use tocsin_shared::host::Host;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::incident::Incident;
@@ -263,6 +267,11 @@ impl State {
     /// All consumers, in the order of their names.
     pub fn consumers(&self) -> impl Iterator<Item = &Consumer> {
         self.access.consumers()
+    }
+
+    /// How far every samples lane has been taken: as of the last sealing, or a later gap record.
+    pub fn lanes_of_samples(&self) -> Vec<LaneProgress> {
+        self.lanes.all().filter(|progress| progress.lane == Lane::Samples).collect()
     }
 
     /// How far a lane has been taken. For samples: as of the last sealing or gap record.

@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::frame::{self, FRAME_MAX, HEADER_BYTES, Role};
 
 mod cursor;
+mod error;
 mod head;
 mod reader;
 mod recovery;
@@ -21,9 +22,11 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use error::LogError;
 pub use reader::{Entry, Reader};
 pub use recovery::{Lost, Recovery};
 
+use error::failed;
 use head::Head;
 
 /// The most bytes that wait for a `sync`; one more append syncs first. Two of the largest frames, so that memory is
@@ -44,35 +47,6 @@ pub struct Config {
     pub segment_bytes: u64,
     /// Whether `open` reads every segment, not only the last: slower, but damage is known before it is read.
     pub scan_all: bool,
-}
-
-/// What a log operation failed at.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    #[error("cannot {doing} {}", path.display())]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
-    #[error("a record of {bytes} bytes is too large for the log, expected at most {FRAME_MAX}")]
-    TooLarge { bytes: usize },
-    #[error("{} has version {found} of its format, this program knows up to {known}: start a newer program, the file is untouched", path.display())]
-    Newer { path: PathBuf, found: u16, known: u16 },
-    #[error("{} holds {found:?}, expected {expected:?}: point the program at its own directory", path.display())]
-    OtherFormat { path: PathBuf, found: String, expected: &'static str },
-    #[error("the log in {} could not make data durable before and takes no more: reopen or revive it", dir.display())]
-    Poisoned { dir: PathBuf },
-    #[error("records before {first_seq} are gone from the log")]
-    Gone { first_seq: u64 },
-}
-
-impl LogError {
-    /// Whether the cause is that there is no room left on the disk. The same call may succeed later.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if crate::disk::is_full(source))
-    }
-}
-
-/// For `map_err`: what was being done to which file.
-fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LogError + 'a {
-    move |source| LogError::Io { doing, path: path.to_owned(), source }
 }
 
 /// A segment file. The newest may be without records: then `last_seq` is `first_seq - 1`.
@@ -299,6 +273,16 @@ impl Log {
         self.sync()?;
         if self.active.as_ref().is_some_and(|active| self.next_seq > active.first_seq) {
             self.active = None;
+        }
+        Ok(())
+    }
+
+    /// Makes `seq` the next number if it is higher: the numbers before it were used by records this log does not have.
+    pub fn skip_to(&mut self, seq: u64) -> Result<(), LogError> {
+        if seq > self.next_seq {
+            self.roll()?;
+            self.next_seq = seq;
+            self.head.skip_to(seq);
         }
         Ok(())
     }

@@ -9,12 +9,14 @@ use crate::labelling::{Filter, Index};
 use crate::plan::AggregateFunction;
 use crate::sums::{Mean, Spread, Sum};
 
-/// Aggregates a block. `parameter` is there for the functions that have one.
+/// Aggregates a block. `parameter` is there for the functions that have one; `charge` counts the points of results
+/// that can have more series than the input.
 pub(crate) fn aggregate(
     function: &AggregateFunction,
     grouping: &Filter,
     parameter: Option<Scalars>,
     block: Block,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
 ) -> Result<Block, EvalError> {
     let parameter = parameter.unwrap_or(Scalars::Same(f64::NAN));
     Ok(match function {
@@ -33,7 +35,7 @@ pub(crate) fn aggregate(
         AggregateFunction::Topk => rank::pick(&block, grouping, &parameter, true)?,
         AggregateFunction::Bottomk => rank::pick(&block, grouping, &parameter, false)?,
         AggregateFunction::Quantile => rank::quantiles(&block, grouping, &parameter),
-        AggregateFunction::CountValues(label) => rank::count_values(&block, grouping, label),
+        AggregateFunction::CountValues(label) => rank::count_values(&block, grouping, label, charge)?,
     })
 }
 

@@ -3,6 +3,8 @@
 mod matching;
 mod set;
 
+use tocsin_shared::labels::METRIC_NAME;
+
 use crate::eval::{ABSENT, Block, EvalError, Scalars};
 use crate::plan::{Binary, Operator};
 
@@ -55,6 +57,12 @@ fn changes_meaning(node: &Binary) -> bool {
     node.to_bool || !node.operator.is_comparison()
 }
 
+/// Whether the metric names of the sides show in the result or in what meets.
+pub(crate) fn reads_names(node: &Binary) -> bool {
+    let copied = node.include.iter().any(|name| **name == *METRIC_NAME);
+    node.operator.is_set() || !changes_meaning(node) || copied || node.matching.keeps(METRIC_NAME)
+}
+
 /// A vector and a scalar. A filter keeps the vector's value, whichever side it is on.
 pub(crate) fn with_scalar(
     node: &Binary,
@@ -78,11 +86,16 @@ pub(crate) fn with_scalar(
     if changes_meaning(node) { block.drop_names() } else { Ok(block) }
 }
 
-/// Two vectors.
-pub(crate) fn vectors(node: &Binary, left: Block, right: Block) -> Result<Block, EvalError> {
+/// Two vectors. `charge` counts the points of results that can have more series than either side.
+pub(crate) fn vectors(
+    node: &Binary,
+    left: Block,
+    right: Block,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+) -> Result<Block, EvalError> {
     if node.operator.is_set() {
         set::combine(node, left, right)
     } else {
-        matching::combine(node, left, right)
+        matching::combine(node, left, right, charge)
     }
 }

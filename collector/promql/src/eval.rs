@@ -48,6 +48,10 @@ pub struct SeriesPoints {
 pub enum EvalError {
     #[error("the query would read more than {limit} samples; narrow its selectors or its time range")]
     TooManySamples { limit: u64 },
+    #[error(
+        "the query's windows overlap at too many steps; use a longer step, a shorter window or a recording rule"
+    )]
+    TooMuchWork,
     #[error("the query selects more than {limit} series; narrow its selectors")]
     TooManySeries { limit: usize },
     #[error("the range has {steps} steps, at most {limit} are allowed; use a longer step")]

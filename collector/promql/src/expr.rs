@@ -7,13 +7,7 @@ use std::time::Duration;
 
 use crate::plan::{self, Node};
 use crate::selector::{InvalidPattern, Selector};
-
-/// The longest text taken. The longest rule in public collections has 1,100 characters.
-const TEXT_BYTES_MAX: usize = 32 * 1024;
-
-/// How deep an expression may nest, by brackets, by operators that follow each other, or by both together: all become
-/// depth of recursion. A debug build needs up to 6 KB of stack per level, and threads have 2 MB.
-pub(crate) const DEPTH_MAX: usize = 100;
+use crate::text::{self, TEXT_BYTES_MAX};
 
 /// A parsed, checked and planned expression. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -52,8 +46,7 @@ pub enum ParseError {
 impl Expr {
     /// Parses, checks and plans an expression.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        check_size(text)?;
-        let parsed = promql_parser::parser::parse(text).map_err(ParseError::Syntax)?;
+        let parsed = promql_parser::parser::parse(&text::prepare(text)?).map_err(ParseError::Syntax)?;
         let (root, selectors) = plan::build(&parsed)?;
         let host_local = plan::is_host_local(&root);
         let longest_range = plan::longest_range(&root);
@@ -91,34 +84,4 @@ impl std::fmt::Display for Expr {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.text())
     }
-}
-
-/// Refuses what would recurse too deep, before anything recurses: the parser's own checks do.
-fn check_size(text: &str) -> Result<(), ParseError> {
-    if text.trim().is_empty() {
-        return Err(ParseError::Empty);
-    }
-    if TEXT_BYTES_MAX < text.len() {
-        return Err(ParseError::TooLong(text.len()));
-    }
-    let (mut depth, mut operators, mut quote, mut escaped) = (0usize, 0usize, None, false);
-    for c in text.chars() {
-        match (quote, c) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some('"' | '\''), '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'' | '`') => quote = Some(c),
-            (None, '(' | '{' | '[') => depth += 1,
-            (None, ')' | '}' | ']') => depth = depth.saturating_sub(1),
-            (None, '+' | '-' | '*' | '/' | '%' | '^' | '<' | '>' | '=' | '!') => operators += 1,
-            _ => {}
-        }
-        if DEPTH_MAX < depth {
-            return Err(ParseError::TooDeep);
-        }
-    }
-    let is_operator = |w: &&str| ["and", "or", "unless", "atan2"].iter().any(|op| op.eq_ignore_ascii_case(w));
-    operators += text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(is_operator).count();
-    if DEPTH_MAX < operators { Err(ParseError::TooDeep) } else { Ok(()) }
 }

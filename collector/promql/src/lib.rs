@@ -4,7 +4,10 @@
 //! then evaluated as often as wanted, at one instant or over a range (`eval`), over anything that implements `Source`.
 //! Promises: pure (no I/O, no clock), Prometheus 3 semantics for float samples, every refusal at parse time unless
 //! it depends on the data, and no panic whatever the text or the samples are.
-//! Not here: native histograms, and the annotations (`info`, `warn`) Prometheus adds to results.
+//! Not here, and refused by name: native histograms and the functions for them, `info()`, `limitk`, `limit_ratio`,
+//! `sort_by_label`, `fill` and what else Prometheus hides behind feature flags, except the functions of scalars and
+//! windows it hides there (`step()`, `max_of()`, `ts_of_max_over_time()`, `mad_over_time()`, …), which work.
+//! Nor are there the annotations (`info`, `warn`) that Prometheus adds to results.
 
 mod aggregate;
 mod binary;
@@ -16,6 +19,7 @@ mod plan;
 mod selector;
 mod source;
 mod sums;
+mod text;
 
 pub use eval::{Element, EvalError, SeriesPoints, Value, instant, range};
 pub use expr::{Expr, ParseError};

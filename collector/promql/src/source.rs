@@ -8,6 +8,10 @@ use tocsin_shared::time::Timestamp;
 use crate::selector::Selector;
 
 /// Anything that has samples.
+#[expect(
+    clippy::type_complexity,
+    reason = "an alias would fix the visitor's lifetime and complicate every implementation"
+)]
 pub trait Source {
     /// Calls `visit(labels, times_ms, values)` once for each matching series that has samples in (from, to], oldest
     /// first, the two slices parallel, times strictly increasing. Staleness markers are included.
@@ -18,6 +22,23 @@ pub trait Source {
         to: Timestamp,
         visit: &mut dyn FnMut(&Labels, &[i64], &[f64]),
     );
+
+    /// Calls `visit(labels, time_ms, value)` once for each matching series that has samples in (from, to], with the
+    /// newest of them, be it a staleness marker. An instant selector at one instant needs no more; a source that has
+    /// the newest samples at hand can answer without reading what is before them.
+    fn latest(
+        &self,
+        selector: &Selector,
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(&Labels, i64, f64),
+    ) {
+        self.select(selector, from, to, &mut |labels, times, values| {
+            if let (Some(time), Some(value)) = (times.last(), values.last()) {
+                visit(labels, *time, *value);
+            }
+        });
+    }
 }
 
 /// What one evaluation may use at most.

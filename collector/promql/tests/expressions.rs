@@ -109,6 +109,26 @@ fn what_is_not_supported_or_makes_no_sense_is_refused_at_parse_time() {
         ("a + fill(0) b", "not supported"),
         ("{a=\"1\" or b=\"2\"}", "not supported"),
         ("nonsense(a)", "nonsense"),
+        ("rate(a[5m] smoothed)", "does not parse"),
+        ("rate(a[5m] anchored)", "does not parse"),
+        ("rate(a[2 * 5m])", "does not parse"),
+        ("a offset (5m)", "does not parse"),
+        ("start_timestamp(a)", "not supported"),
+        ("integral(a[5m], 1)", "not supported"),
+        ("histogram_avg(a)", "native histograms are not supported"),
+        ("limit_ratio(0.5, a)", "not supported"),
+        ("a @ 1 @ 2", "multiple"),
+        ("a * on (x) group_left (x) b", "must not occur"),
+        ("a and on (x) group_left () b", "no grouping"),
+        ("a + bool b", "bool"),
+        ("sum(a, b)", "number of arguments"),
+        ("rate(a[0s])", "greater than 0"),
+        ("a{b=\"1\"}{c=\"2\"}", "does not parse"),
+        ("topk(a, b)", "scalar"),
+        ("vector(a)", "scalar"),
+        ("scalar(1)", "vector"),
+        ("label_join(a, b, c)", "string"),
+        ("time()[5m:1m]", "vector"),
         ("rate(a)", "matrix"),
         ("sum(a[5m])", "type"),
         ("1 and a", "scalar"),
@@ -171,11 +191,69 @@ fn an_evaluation_keeps_its_limits() {
     assert_eq!(over(11_000_000, second), Err(EvalError::TooManySteps { steps: 11_001, limit: 11_000 }));
     assert_eq!(over(-1, second), Err(EvalError::InvalidRange));
     assert_eq!(over(1, Duration::ZERO), Err(EvalError::InvalidStep));
+    for at in 0..1000 {
+        source.push(&Labels::series("dense", &[]), Timestamp::from_millis(at), 1.0);
+    }
+    let overlapping = parse("sum_over_time(dense[1d])");
+    let few = Limits { samples: 20_000, ..Limits::default() };
+    let work = range(&overlapping, &source, start, Timestamp::from_millis(10_000_000), second, &few);
+    assert_eq!(work, Err(EvalError::TooMuchWork));
     let endless = parse("max_over_time(x[10000y:1ms])");
     assert!(matches!(
         instant(&endless, &source, at, &Limits::default()),
         Err(EvalError::TooManySamples { .. })
     ));
+}
+
+#[test]
+fn the_syntax_of_prometheus_3_is_understood() {
+    let mut source = MemorySource::new();
+    let pairs = [("path", r"a\.b"), ("on", "1"), ("le", "x\"y"), ("utf.8", "ü")];
+    let labels = Labels::series("disk:io:rate5m", &pairs);
+    source.push(&labels, Timestamp::from_millis(0), 7.0);
+    source.push(&Labels::series("dotted.name", &[]), Timestamp::from_millis(0), 7.0);
+    for text in [
+        "disk:io:rate5m",
+        "disk:io:rate5m{}",
+        r#"disk:io:rate5m{path="a\\.b",}"#,
+        r"disk:io:rate5m{path='a\\.b'}",
+        r"disk:io:rate5m{path=`a\.b`}",
+        r#"disk:io:rate5m{path=~"a\\\\\\.b"}"#,
+        r#"disk:io:rate5m{on="1"}"#,
+        r#"disk:io:rate5m{le="x\"y"}"#,
+        r#"disk:io:rate5m{"utf.8"="ü"}"#,
+        r#"{"dotted.name"}"#,
+        r#"{__name__="dotted.name"}"#,
+        r#"{__name__=~"disk:.+", on="1"}"#,
+        "SUM(disk:io:rate5m)",
+        "sum by (on,) (disk:io:rate5m)",
+        "sum without (path, le,) (disk:io:rate5m)",
+        "max(disk:io:rate5m) BY (on)",
+        r#"sum by ("utf.8") (disk:io:rate5m)"#,
+        "disk:io:rate5m\n  # a comment\n  > 1e0\n",
+        "disk:io:rate5m == 0x7",
+        "disk:io:rate5m > .5",
+        "disk:io:rate5m [5m] ",
+        "last_over_time(disk:io:rate5m [1h30m])",
+        "sum_over_time(disk:io:rate5m[1m:])",
+        "disk:io:rate5m @ 0.001 offset 1ms",
+        "disk:io:rate5m * on(on) group_left disk:io:rate5m",
+        "disk:io:rate5m and IGNORING () disk:io:rate5m",
+        "-disk:io:rate5m + 2 ^ 3 ^ 2 * 0 + 14",
+    ] {
+        let seven = match instant(&parse(text), &source, Timestamp::from_millis(0), &Limits::default()) {
+            Ok(Value::Vector(elements)) => elements.len() == 1 && [7.0, 49.0].contains(&elements[0].value),
+            Ok(Value::Matrix(series)) => series.len() == 1 && series[0].points[0].value == 7.0,
+            _ => false,
+        };
+        assert!(seven, "{text}");
+    }
+}
+
+#[test]
+fn expressions_can_be_shared_between_threads() {
+    fn shareable<T: Send + Sync + Clone>(_: &T) {}
+    shareable(&parse("rate(a{x=~\".+\"}[5m])"));
 }
 
 #[test]
@@ -217,6 +295,8 @@ fn extreme_instants_and_offsets_do_not_panic() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_text_makes_the_parser_panic(text in "[ a-c0-9(){}\\[\\]\"',:@=~!<>+*/^-]{0,40}|\\PC{0,30}") {
         let _parsed = Expr::parse(&text).is_ok();

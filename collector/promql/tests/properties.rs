@@ -114,23 +114,32 @@ fn source(series: &[(Labels, Vec<Option<f64>>)], host: Option<&str>) -> MemorySo
     source
 }
 
-/// Elements sorted by labels, values as bits with all NaN alike: comparable exactly.
-fn elements(expr: &Expr, source: &MemorySource, at: i64) -> Result<Vec<(Labels, u64)>, EvalError> {
+/// Elements sorted by labels.
+fn elements(expr: &Expr, source: &MemorySource, at: i64) -> Result<Vec<(Labels, f64)>, EvalError> {
     let Value::Vector(elements) = instant(expr, source, Timestamp::from_millis(at), &Limits::default())?
     else {
         panic!("{expr} is not a vector")
     };
-    let mut elements: Vec<_> = elements.into_iter().map(|e| (e.labels, bits(e.value))).collect();
-    elements.sort();
+    let mut elements: Vec<_> = elements.into_iter().map(|e| (e.labels, e.value)).collect();
+    elements.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(elements)
 }
 
-fn bits(value: f64) -> u64 {
-    if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() }
+/// The same but for the last bits, which the order of adding up decides.
+fn alike(some: &[(Labels, f64)], others: &[(Labels, f64)]) -> bool {
+    let close =
+        |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-12 * (a.abs() + b.abs());
+    some.len() == others.len() && some.iter().zip(others).all(|(a, b)| a.0 == b.0 && close(a.1, b.1))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    // About half of the expressions are not host-local and rejected.
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        max_global_rejects: 100_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_range_is_its_instants(text in vectors(), series in series()) {
@@ -144,9 +153,10 @@ proptest! {
             (Ok(whole), Ok(single)) => for (at, expected) in steps.iter().zip(single) {
                 let here = whole.iter().filter_map(|series| {
                     let point = series.points.iter().find(|point| point.at.as_millis() == *at)?;
-                    Some((series.labels.clone(), bits(point.value)))
+                    Some((series.labels.clone(), point.value))
                 });
-                prop_assert_eq!(here.collect::<Vec<_>>(), expected, "{} at {}", text, at);
+                let here: Vec<_> = here.collect();
+                prop_assert!(alike(&here, &expected), "{text} at {at}: range {here:?}, instant {expected:?}");
             },
             (Err(_), Err(_)) => {}
             // A subquery may meet an error at a step of its own that no window of the instants covers.
@@ -166,7 +176,8 @@ proptest! {
         if let Ok(mut among_others) = elements(&expr, &source(&series, None), at) {
             let alone = elements(&expr, &source(&series, Some("h1")), at);
             among_others.retain(|(labels, _)| labels.get("instance") == Some("h1"));
-            prop_assert_eq!(alone, Ok(among_others), "{}", text);
+            let same = alone.as_ref().is_ok_and(|alone| alike(alone, &among_others));
+            prop_assert!(same, "{text}: alone {alone:?}, among others {among_others:?}");
         }
     }
 }

@@ -22,9 +22,11 @@ pub(super) fn ended(d: &mut Decision<'_>, host: &Host, run: JobRun) {
     let settled = d.state.runs_of_job(run.agent, &run.job_name).any(|other| {
         other.result == RunResult::Succeeded && other.ended_at.is_some_and(|ended_at| ended_at > at)
     });
+    let key = alert::dedup_key(AlertSource::Job, &source_id(&run), Some(run.agent), &Labels::empty());
+    let old_news = d.alert(&key).is_some_and(|known| at <= alert::moved_at(known));
     let raised = raised(host, &run, at);
     let cause = d.by_actor(EventKind::JobFailed, at, "", Subject::Run(run));
-    if !settled {
+    if !settled && !old_news {
         alert::raise_now(d, raised, Some(cause));
     }
 }

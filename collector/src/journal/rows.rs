@@ -186,15 +186,21 @@ pub struct Opened {
     pub problems: Vec<String>,
 }
 
+/// What the events journal knows of the samples.
+pub struct Found<'a> {
+    pub sealed: &'a Sealed,
+    pub lanes: Vec<LaneProgress>,
+    pub evaluated_through: u64,
+}
+
 /// Opens the samples journal under `dir` and fills `store` with the rows that are in no block yet.
 pub fn open(
     disk: Arc<dyn Disk>,
     dir: &Path,
     store: Arc<Store>,
-    sealed: &Sealed,
-    lanes: impl IntoIterator<Item = LaneProgress>,
-    evaluated_through: u64,
+    found: Found<'_>,
 ) -> Result<Opened, JournalError> {
+    let Found { sealed, lanes, evaluated_through } = found;
     let (log, recovery) = Log::open(disk, &dir.join("samples"), SAMPLES_FORMAT, SAMPLES_SEGMENT)?;
     let problems = recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
         format!(
@@ -202,11 +208,8 @@ pub fn open(
             lost.first, lost.last
         )
     });
-    let progress = lanes
-        .into_iter()
-        .filter(|progress| progress.lane == Lane::Samples)
-        .map(|progress| ((progress.agent, progress.epoch), progress.taken))
-        .collect();
+    let progress =
+        lanes.into_iter().map(|progress| ((progress.agent, progress.epoch), progress.taken)).collect();
     let segments = log.segments().iter().map(|segment| (segment.first_seq, Timestamp::MIN)).collect();
     let problems = problems.collect();
     let mut opened = Opened { log, progress, segments, store, unevaluated: Vec::new(), problems };

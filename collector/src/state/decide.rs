@@ -85,48 +85,41 @@ impl<'a> Decision<'a> {
     pub(crate) fn by_actor(
         &mut self,
         kind: EventKind,
-        at: Timestamp,
+        occurred_at: Timestamp,
         note: &str,
         subject: Subject,
     ) -> DraftCause {
-        self.push(kind, self.actor.clone(), at, None, note, subject)
+        let (actor, note, samples_seq) = (self.actor.clone(), note.to_owned(), self.samples_seq);
+        self.push(Draft { kind, actor, occurred_at, cause: None, samples_seq, note, subject })
     }
 
     /// Drafts an event that follows by itself from `cause`.
     pub(crate) fn by_system(
         &mut self,
         kind: EventKind,
-        at: Timestamp,
+        occurred_at: Timestamp,
         cause: Option<DraftCause>,
         subject: Subject,
     ) -> DraftCause {
-        self.push(kind, Actor::System, at, cause, "", subject)
+        let (actor, note, samples_seq) = (Actor::System, String::new(), self.samples_seq);
+        self.push(Draft { kind, actor, occurred_at, cause, samples_seq, note, subject })
     }
 
-    fn push(
-        &mut self,
-        kind: EventKind,
-        actor: Actor,
-        occurred_at: Timestamp,
-        cause: Option<DraftCause>,
-        note: &str,
-        mut subject: Subject,
-    ) -> DraftCause {
-        let index = self.drafts.len();
-        match &mut subject {
+    fn push(&mut self, mut draft: Draft) -> DraftCause {
+        let (index, public) = (self.drafts.len(), draft.kind.is_public());
+        match &mut draft.subject {
             Subject::Alert(alert) => {
-                alert.key_seq += u64::from(kind.is_public());
+                alert.key_seq += u64::from(public);
                 self.alerts.insert(alert.dedup_key.clone(), index);
             }
             Subject::Incident(incident) => {
-                incident.key_seq += u64::from(kind.is_public());
+                incident.key_seq += u64::from(public);
                 incident.rev += 1;
                 self.incidents.insert(incident.number, index);
             }
             _ => {}
         }
-        let (samples_seq, note) = (self.samples_seq, note.to_owned());
-        self.drafts.push(Draft { kind, actor, occurred_at, cause, samples_seq, note, subject });
+        self.drafts.push(draft);
         DraftCause::Draft(index)
     }
 

@@ -93,8 +93,8 @@ fn admit(d: &Decision<'_>, token: &JoinToken, enrolment: &Enrolment) -> Result<(
 
 pub(super) fn renew(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) -> Result<(), Refusal> {
     let host = d.host_in_service(agent)?;
-    let usable = |c: &&Certificate| c.revoked_at.is_none() && c.not_after > d.now;
-    if d.state.certificates_of(agent).filter(usable).next().is_none() {
+    let usable = |c: &Certificate| c.revoked_at.is_none() && c.not_after > d.now;
+    if !d.state.certificates_of(agent).any(usable) {
         return Err(Refusal::denied(format!(
             "host {} has no certificate to renew: retire it, then enrol it again",
             host.instance

@@ -16,8 +16,10 @@ pub(crate) const EPOCHS_PER_AGENT_MAX: usize = 64;
 /// Lanes by agent, epoch and lane.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Lanes {
-    by_agent: BTreeMap<AgentId, Vec<(Epoch, BTreeMap<Lane, Ranges>)>>,
+    by_agent: BTreeMap<AgentId, Vec<(Epoch, OfEpoch)>>,
 }
+
+type OfEpoch = BTreeMap<Lane, Ranges>;
 
 impl Lanes {
     pub(crate) fn put(&mut self, progress: LaneProgress) {

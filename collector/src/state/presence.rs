@@ -104,7 +104,11 @@ pub(super) fn clock_stepped(d: &mut Decision<'_>, agent: AgentId, offset_ms: i64
         None => "the host's clock stepped".to_owned(),
     };
     let host = Host { clock_offset_ms: Some(offset_ms), ..old.clone() };
-    d.by_actor(EventKind::HostClockStep, d.now, &note, Subject::Host(host));
+    let before = old.clock_offset_ms;
+    let cause = d.by_actor(EventKind::HostClockStep, d.now, &note, Subject::Host(host));
+    if let Some(before) = before {
+        alert::shift(d, agent, offset_ms.saturating_sub(before), cause);
+    }
     Ok(())
 }
 

@@ -65,6 +65,12 @@ impl Head {
         self.change(|segments| segments.push(Segment { first_seq, id, bytes: 0 }));
     }
 
+    /// The writer gives no number before `seq` any more.
+    pub(super) fn skip_to(&self, seq: u64) {
+        self.durable_seq.store(seq - 1, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
     /// The writer changes the list of segments.
     pub(super) fn change(&self, change: impl FnOnce(&mut Vec<Segment>)) {
         change(&mut self.lock());

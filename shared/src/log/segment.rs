@@ -40,7 +40,7 @@ pub(super) fn encode_header(format: Format, first_seq: u64, out: &mut Vec<u8>) {
 /// says nothing. A newer version and another format are errors.
 pub(super) fn check_header(file: &dyn DiskFile, path: &Path, format: Format) -> Result<u64, LogError> {
     let mut front = [0; HEADER_MAX];
-    let read = file.read_at(0, &mut front).map_err(super::failed("read", path))?;
+    let read = file.read_at(0, &mut front).map_err(super::error::failed("read", path))?;
     let Decoded::Frame { header, payload } = frame::decode(HEADER_SALT, &front[..read]) else { return Ok(0) };
     let Some((version, name)) = front[payload].split_first_chunk::<2>() else { return Ok(0) };
     if name != format.name.as_bytes() {

@@ -169,6 +169,38 @@ fn any_flipped_bit_costs_exactly_its_record() {
 }
 
 #[test]
+fn as_many_numbers_are_skipped_as_a_damaged_tail_may_have_used() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).unwrap();
+    fill(&mut log, 5);
+    let last = log.segments().pop().unwrap();
+    let mut content = disk.content(&last.path).unwrap();
+    let tail: usize = (4..=5).map(|seq| HEADER_BYTES + payload(seq).len()).sum();
+    let start = content.len() - tail;
+    content[start..].fill(0);
+    disk.set_content(&last.path, content);
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(read(&log), [1, 2, 3]);
+    assert!(recovery.next_seq > 5, "4 and 5 were used: {recovery:?}");
+}
+
+#[test]
+fn skipped_numbers_stay_skipped() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = open(&disk).unwrap();
+    fill(&mut log, 2);
+    log.skip_to(10).unwrap();
+    log.skip_to(5).unwrap();
+    assert_eq!((log.next_seq(), log.durable_seq()), (10, 9));
+    fill(&mut log, 11);
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(
+        (read(&log), recovery.lost),
+        (vec![1, 2, 10, 11], vec![Lost { first: 3, last: 9, torn: false }])
+    );
+}
+
+#[test]
 fn missing_and_foreign_files_are_told() {
     let disk = MemoryDisk::new();
     let (mut log, _) = open(&disk).unwrap();

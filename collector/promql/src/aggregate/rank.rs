@@ -24,7 +24,8 @@ fn groups(block: &Block, grouping: &Filter) -> (Vec<Labels>, Vec<Vec<usize>>) {
     (index.into_labels(), members)
 }
 
-/// The k largest or smallest elements of each group, NaN after all others; at an instant in that order.
+/// The k largest or smallest elements of each group, NaN after all others; at an instant in that order. Of equal
+/// values the labels decide, so that the choice does not depend on the order a source has its series in.
 pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool) -> Result<Block, EvalError> {
     if (0..block.steps).any(|step| k.at(step).is_nan()) {
         return Err(EvalError::Parameter(
@@ -39,7 +40,10 @@ pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool)
         for members in &members {
             let mut rows: Vec<usize> = members.clone();
             rows.retain(|at| !is_stale(block.row(*at)[step]));
-            rows.sort_by(|a, b| order(block.row(*a)[step], block.row(*b)[step], largest));
+            rows.sort_by(|a, b| {
+                let by_value = order(block.row(*a)[step], block.row(*b)[step], largest);
+                by_value.then_with(|| block.labels[*a].cmp(&block.labels[*b]))
+            });
             for at in rows.into_iter().take(k) {
                 values[at * block.steps + step] = block.row(at)[step];
                 if block.steps == 1 {
@@ -74,7 +78,12 @@ pub(super) fn quantiles(block: &Block, grouping: &Filter, q: &Scalars) -> Block 
 }
 
 /// How many elements of each group have each value; the value becomes a label.
-pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Block {
+pub(super) fn count_values(
+    block: &Block,
+    grouping: &Filter,
+    label: &str,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+) -> Result<Block, EvalError> {
     // The new label is set before grouping, so it may be one of the labels grouped by.
     let filter = match grouping {
         Filter::Only(names) => Filter::Only(names.iter().cloned().chain([label.into()]).collect()),
@@ -88,6 +97,7 @@ pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Blo
             let next = result.len();
             let place = *places.entry(group.clone()).or_insert(next);
             if place == next {
+                charge(block.steps)?;
                 result.labels.push(group);
                 result.values.resize(result.values.len() + block.steps, ABSENT);
             }
@@ -95,7 +105,7 @@ pub(super) fn count_values(block: &Block, grouping: &Filter, label: &str) -> Blo
             *count = if is_stale(*count) { 1.0 } else { *count + 1.0 };
         }
     }
-    result
+    Ok(result)
 }
 
 /// A value as Prometheus writes it into labels: never with an exponent.

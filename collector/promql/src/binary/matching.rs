@@ -11,7 +11,12 @@ use crate::eval::{ABSENT, Block, EvalError};
 use crate::labelling::{Filter, Index};
 use crate::plan::{Binary, Many};
 
-pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block, EvalError> {
+pub(super) fn combine(
+    node: &Binary,
+    left: Block,
+    right: Block,
+    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+) -> Result<Block, EvalError> {
     let (many, one) = if node.many == Many::Right { (right, left) } else { (left, right) };
     let mut result = Block::new(many.steps);
     if many.len() == 0 || one.len() == 0 {
@@ -33,6 +38,7 @@ pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block,
                 false if node.many == Many::Right => elements(node, *one, *many),
                 false => elements(node, *many, *one),
             });
+            charge(many.steps)?;
             result.push(name(node, &many.labels[at], &one.labels[other]), row);
         }
     }

@@ -80,13 +80,15 @@ impl Block {
         self.values.truncate(kept * self.steps);
     }
 
+    /// Whether all series have the same metric name, or none has any.
+    pub(crate) fn has_one_name(&self) -> bool {
+        let first = self.labels.first().map(Labels::metric);
+        self.labels.iter().all(|labels| Some(labels.metric()) == first)
+    }
+
     /// Drops the metric names; series that only differed in it become one, or are refused where they overlap.
     pub(crate) fn drop_names(mut self) -> Result<Self, EvalError> {
-        let name = |labels: &Labels| labels.get(METRIC_NAME).map(str::len);
-        let same_name = match self.labels.first() {
-            Some(first) => self.labels.iter().all(|l| name(l) == name(first) && l.metric() == first.metric()),
-            None => true,
-        };
+        let same_name = self.has_one_name();
         for labels in &mut self.labels {
             if labels.get(METRIC_NAME).is_some() {
                 *labels = labels.without(|name| name == METRIC_NAME);

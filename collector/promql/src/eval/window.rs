@@ -1,5 +1,7 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
+use std::cell::Cell;
+
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
@@ -23,6 +25,9 @@ impl Evaluator<'_> {
     ) -> Result<Block, EvalError> {
         let look_back = LOOK_BACK.as_millis() as i64;
         let (first, last) = (self.look(fetch.shift, grid.start), self.look(fetch.shift, grid.last()));
+        if first == last {
+            return self.fetch_latest(fetch, grid, pick);
+        }
         let mut block = Block::new(grid.count);
         self.select(fetch.selector, first.saturating_sub(look_back), last, &mut |labels, times, values| {
             self.charge(times.len() + grid.count)?;
@@ -45,7 +50,29 @@ impl Evaluator<'_> {
         Ok(block)
     }
 
-    /// A function of each window.
+    /// As `fetch`, when all steps look at one moment: a single step, or `@`.
+    fn fetch_latest(
+        &self,
+        fetch: &Fetch,
+        grid: Grid,
+        pick: impl Fn(i64, f64) -> f64,
+    ) -> Result<Block, EvalError> {
+        let now = self.look(fetch.shift, grid.start);
+        let from = now.saturating_sub(LOOK_BACK.as_millis() as i64);
+        let mut block = Block::new(grid.count);
+        let mut outcome = Ok(());
+        let selector = &self.expr.selectors()[fetch.selector];
+        let (from, to) = (Timestamp::from_millis(from), Timestamp::from_millis(now));
+        self.source.latest(selector, from, to, &mut |labels, time, value| {
+            if outcome.is_ok() && !is_stale(value) {
+                block.push(labels.clone(), std::iter::repeat_n(pick(time, value), grid.count));
+                outcome = self.charge(1 + grid.count).and_then(|()| self.check_series(block.len()));
+            }
+        });
+        outcome.map(|()| block)
+    }
+
+    /// A function of each window, under the series' names.
     pub(super) fn over_window(
         &self,
         function: WindowFunction,
@@ -61,6 +88,7 @@ impl Evaluator<'_> {
         let mut block = Block::new(grid.count);
         self.each_series(window, grid, &mut |labels, times, values| {
             let (mut low, mut high) = (0, 0);
+            let visits = Cell::new(0);
             let row = (0..grid.count).map(|step| {
                 let end = self.look(window.shift, grid.at(step));
                 let start = end.saturating_sub(window.range);
@@ -70,15 +98,17 @@ impl Evaluator<'_> {
                 while low < high && times[low] <= start {
                     low += 1;
                 }
+                visits.set(visits.get() + (high - low) as u64);
                 let (times, values) = (&times[low..high], &values[low..high]);
                 let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
             block.push(labels.clone(), row);
             self.charge(grid.count)?;
+            self.charge_visits(visits.get())?;
             self.check_series(block.len())
         })?;
-        if function.keeps_name() { Ok(block) } else { block.drop_names() }
+        Ok(block)
     }
 
     /// Whether any series has a sample in the window, at each step.

@@ -13,9 +13,10 @@ use super::{
     Aggregate, AggregateFunction, At, Binary, Fetch, Kind, Many, Node, Operator, Shift, Window, WindowInput,
     call,
 };
-use crate::expr::{DEPTH_MAX, ParseError};
+use crate::expr::ParseError;
 use crate::labelling::Filter;
 use crate::selector::{MatchOp, Matcher, Selector};
+use crate::text::DEPTH_MAX;
 
 /// The resolution of a subquery that names none: Prometheus' default evaluation interval.
 const SUBQUERY_STEP: Duration = Duration::from_secs(60);
@@ -49,7 +50,7 @@ pub(super) struct Builder {
 impl Builder {
     pub(super) fn node(&mut self, parsed: &Parsed) -> Result<Node, ParseError> {
         self.depth += 1;
-        // `check_size` bounds brackets and operators each; this bounds what they come to together.
+        // `text` bounds brackets and operators each; this bounds what they come to together.
         if DEPTH_MAX < self.depth {
             return Err(ParseError::TooDeep);
         }

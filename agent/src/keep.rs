@@ -1,0 +1,339 @@
+//! ⇄ The spool's thread: the one task that owns it, and what others may ask of it.
+//!
+//! Promises: a job record is answered only when it is durable; a new row is durable before it is handed to the
+//! stream; losses become gap records in the outcomes lane, and are noted as told only when those are durable; an
+//! acknowledgement that does not fit removes nothing. What fails here is logged when it begins and when it ends.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tocsin_proto::pb;
+use tocsin_shared::identity::Epoch;
+use tocsin_shared::labels::Labels;
+use tocsin_shared::lane::Lane;
+use tocsin_shared::ranges::Ranges;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::jobs::intake::{SinkError, Submission};
+use crate::rows::{LiveRow, RowWriter};
+use crate::spool::{Gap, Spool, SpoolError};
+use crate::stream::backlog::{Backlog, Filled, Request};
+use crate::stream::records::{self, RECORD};
+use crate::tick::Reading;
+
+/// Requests that wait for the disk. Each asker waits for its answer, so this is about how many askers there are.
+const QUEUE: usize = 64;
+/// Records in one message at most: the wire's bound.
+const RECORDS_MAX: usize = 256;
+
+/// What the spool holds, for whoever decides what to send and for the agent's own metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The end of each lane, in the order of `Lane::ALL`.
+    pub durable: [u64; 3],
+    /// Records that still have to be acknowledged.
+    pub waiting: [u64; 3],
+    pub bytes: [u64; 3],
+    pub evicted: [u64; 3],
+    /// Whether the disk refuses.
+    pub degraded: bool,
+}
+
+/// Records of the outcomes or the state lane, to be sent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Records {
+    pub records: Vec<pb::Record>,
+    pub bytes: usize,
+    /// Where to read on.
+    pub next: u64,
+}
+
+/// A question that has an answer.
+type Ask<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+enum Command {
+    Row { at: Reading, series: Arc<[Labels]>, values: Vec<f64> },
+    Event { what: &'static str, at: Reading, step_ms: i64 },
+    Job(Submission),
+    Attach { live: mpsc::Sender<LiveRow>, reply: oneshot::Sender<[Ranges; 3]> },
+    EndChain,
+    Records { lane: Lane, first: u64, bytes: usize, reply: Ask<Records> },
+    Fill { request: Request, reply: Ask<Filled> },
+    Acknowledge { lanes: Vec<(Lane, Ranges)>, reply: Ask<()> },
+    Sync,
+    Stop { reply: Ask<()> },
+}
+
+/// The spool's thread has ended: the agent is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is stopping")]
+pub(crate) struct Stopping;
+
+/// A handle to the spool's thread.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    epoch: Epoch,
+    requests: mpsc::Sender<Command>,
+    standing: watch::Receiver<Standing>,
+}
+
+/// Starts the thread.
+pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, JoinHandle<()>)> {
+    let (requests, queue) = mpsc::channel(QUEUE);
+    let (standing, observed) = watch::channel(Standing::default());
+    let keeper = Keeper { epoch: spool.epoch(), requests, standing: observed };
+    let mut keep = Keep {
+        spool,
+        rows: RowWriter::new(boot_id),
+        backlog: Backlog::default(),
+        live: None,
+        gaps: Vec::new(),
+        standing,
+        failing: false,
+        started: Instant::now(),
+    };
+    keep.tell_gaps();
+    keep.publish();
+    let thread = std::thread::Builder::new().name("tocsin-spool".into()).spawn(move || keep.run(queue))?;
+    Ok((keeper, thread))
+}
+
+impl Keeper {
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// What the spool holds, and news of it.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Adds a row; from a thread of its own. Whether anyone still takes rows.
+    pub(crate) fn row(&self, at: Reading, series: Arc<[Labels]>, values: Vec<f64>) -> bool {
+        self.requests.blocking_send(Command::Row { at, series, values }).is_ok()
+    }
+
+    /// As `row`, for a step of the clock.
+    pub(crate) fn clock_step(&self, at: Reading, step_ms: i64) -> bool {
+        self.requests.blocking_send(Command::Event { what: "clock_step", at, step_ms }).is_ok()
+    }
+
+    /// Adds something that happened to the host.
+    pub(crate) async fn event(&self, what: &'static str, at: Reading) -> Result<(), Stopping> {
+        self.send(Command::Event { what, at, step_ms: 0 }).await
+    }
+
+    /// Stores a job's record and answers its wrapper.
+    pub(crate) async fn job(&self, submission: Submission) -> Result<(), Stopping> {
+        self.send(Command::Job(submission)).await
+    }
+
+    /// Hands new rows to `live` from now on, the first as the beginning of a chain. Returns what is settled.
+    pub(crate) async fn attach(&self, live: mpsc::Sender<LiveRow>) -> Result<[Ranges; 3], Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Attach { live, reply }).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Lets the next row open a chain: one before it did not reach the collector.
+    pub(crate) async fn end_chain(&self) -> Result<(), Stopping> {
+        self.send(Command::EndChain).await
+    }
+
+    pub(crate) async fn records(
+        &self,
+        lane: Lane,
+        first: u64,
+        bytes: usize,
+    ) -> Result<Result<Records, SpoolError>, Stopping> {
+        self.ask(|reply| Command::Records { lane, first, bytes, reply }).await
+    }
+
+    pub(crate) async fn fill(&self, request: Request) -> Result<Result<Filled, SpoolError>, Stopping> {
+        self.ask(|reply| Command::Fill { request, reply }).await
+    }
+
+    pub(crate) async fn acknowledge(
+        &self,
+        lanes: Vec<(Lane, Ranges)>,
+    ) -> Result<Result<(), SpoolError>, Stopping> {
+        self.ask(|reply| Command::Acknowledge { lanes, reply }).await
+    }
+
+    /// Makes durable what is due; to be called every second or so.
+    pub(crate) async fn sync(&self) -> Result<(), Stopping> {
+        self.send(Command::Sync).await
+    }
+
+    /// Makes everything durable and ends the thread.
+    pub(crate) async fn stop(&self) -> Result<(), SpoolError> {
+        self.ask(|reply| Command::Stop { reply }).await.unwrap_or(Ok(()))
+    }
+
+    async fn send(&self, request: Command) -> Result<(), Stopping> {
+        self.requests.send(request).await.map_err(|_| Stopping)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Ask<T>) -> Command) -> Result<Result<T, SpoolError>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+}
+
+struct Keep {
+    spool: Spool,
+    rows: RowWriter,
+    backlog: Backlog,
+    live: Option<mpsc::Sender<LiveRow>>,
+    /// Losses that are not in the outcomes lane yet.
+    gaps: Vec<Gap>,
+    standing: watch::Sender<Standing>,
+    failing: bool,
+    started: Instant,
+}
+
+impl Keep {
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(request) = queue.blocking_recv() {
+            if let Command::Stop { reply } = request {
+                self.tell_gaps();
+                let synced = self.spool.sync();
+                drop(self.spool); // Lets go of the directory before anyone hears that we did.
+                reply.send(synced).ok();
+                return;
+            }
+            self.handle(request);
+            self.publish();
+        }
+    }
+
+    /// An answer that nobody waits for any more is dropped.
+    fn handle(&mut self, request: Command) {
+        match request {
+            Command::Row { at, series, values } => self.row(at, &series, &values),
+            Command::Event { what, at, step_ms } => self.event(what, at, step_ms),
+            Command::Job(submission) => self.job(submission),
+            Command::Attach { live, reply } => {
+                self.live = Some(live);
+                self.rows.end_chain();
+                self.backlog = Backlog::default();
+                reply.send(Lane::ALL.map(|lane| self.spool.acked(lane).clone())).ok();
+            }
+            Command::EndChain => self.rows.end_chain(),
+            Command::Records { lane, first, bytes, reply } => {
+                reply.send(self.records(lane, first, bytes)).ok();
+            }
+            Command::Fill { request, reply } => {
+                reply.send(self.backlog.fill(&mut self.spool, &request)).ok();
+                self.tell_gaps();
+            }
+            Command::Acknowledge { lanes, reply } => {
+                let taken = lanes.iter().try_for_each(|(lane, taken)| self.spool.acknowledge(*lane, taken));
+                reply.send(taken).ok();
+            }
+            Command::Sync => {
+                let synced = self.spool.sync_due(self.started.elapsed());
+                self.note(synced);
+                self.tell_gaps();
+            }
+            Command::Stop { .. } => {} // Handled by `run`.
+        }
+    }
+
+    fn row(&mut self, at: Reading, series: &Arc<[Labels]>, values: &[f64]) {
+        let written = self.rows.write(&mut self.spool, at, series, values);
+        if let (Ok(row), Some(live)) = (&written, &self.live) {
+            // A stream that does not keep up finds the row in the spool.
+            if let Err(mpsc::error::TrySendError::Closed(_)) = live.try_send(row.clone()) {
+                self.live = None;
+            }
+        }
+        self.note(written.map(drop));
+        self.tell_gaps(); // Making room may have cost rows.
+    }
+
+    fn event(&mut self, what: &str, at: Reading, step_ms: i64) {
+        let record = records::encode(records::host_event(what, at, step_ms));
+        let stored = self.spool.append(Lane::State, RECORD, &record, true);
+        self.note(stored.map(drop));
+    }
+
+    fn job(&mut self, Submission { record, reply }: Submission) {
+        let stored = self.spool.append(Lane::Outcomes, RECORD, &records::encode(records::job(record)), true);
+        let answer = stored.as_ref().map(drop).map_err(|error| SinkError(with_causes(error)));
+        self.note(stored.map(drop));
+        reply.send(answer).ok(); // A wrapper that left leaves its record in the drop-box.
+    }
+
+    fn records(&mut self, lane: Lane, first: u64, bytes: usize) -> Result<Records, SpoolError> {
+        let batch = self.spool.read(lane, first, bytes)?;
+        let mut found = Records { next: batch.next_seq, ..Records::default() };
+        for entry in batch.entries.into_iter().filter(|entry| entry.numbered) {
+            if found.records.len() >= RECORDS_MAX {
+                found.next = entry.seq;
+                break;
+            }
+            match records::decode(entry.seq, &entry.payload) {
+                Some(record) => {
+                    found.bytes += entry.payload.len();
+                    found.records.push(record);
+                }
+                None => self.spool.give_up(lane, entry.seq),
+            }
+        }
+        self.tell_gaps();
+        Ok(found)
+    }
+
+    /// Losses become records that are sent like any other.
+    fn tell_gaps(&mut self) {
+        self.gaps.extend(self.spool.take_gaps());
+        while let Some(gap) = self.gaps.first().copied() {
+            let record = records::encode(records::gap(&gap));
+            let told = self.spool.append(Lane::Outcomes, RECORD, &record, true);
+            let told = told.and_then(|_| self.spool.gap_recorded(&gap));
+            if let Err(error) = told {
+                return self.note(Err(error)); // They are tried again at the next sync.
+            }
+            let Gap { lane, first, last, reason, .. } = gap;
+            tracing::warn!(%lane, first, last, reason = reason.as_str(), "records of the spool are lost");
+            self.gaps.remove(0);
+        }
+    }
+
+    /// Says once that the disk refuses, and once that it does not any more.
+    fn note(&mut self, result: Result<(), SpoolError>) {
+        let was = std::mem::replace(&mut self.failing, result.is_err());
+        match result {
+            Err(error) if !was => tracing::warn!(error = with_causes(&error), "the spool does not take everything"),
+            Ok(()) if was => tracing::info!("the spool takes everything again"),
+            _ => {}
+        }
+    }
+
+    fn publish(&self) {
+        let stats = self.spool.stats();
+        let waiting = |lane| self.spool.holes(lane).iter().map(|(first, last)| last - first + 1).sum();
+        let standing = Standing {
+            durable: stats.lanes.map(|lane| lane.durable_seq),
+            waiting: Lane::ALL.map(waiting),
+            bytes: stats.lanes.map(|lane| lane.bytes),
+            evicted: stats.lanes.map(|lane| lane.evicted),
+            degraded: stats.degraded,
+        };
+        self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

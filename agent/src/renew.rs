@@ -1,0 +1,128 @@
+//! ⇄ A new certificate before the old one ends.
+//!
+//! At half of a certificate's life, give or take a tenth, a new key asks for the next one, over a connection of its
+//! own that shows the present one. The stream goes on undisturbed: the new certificate is used from its next
+//! connection on. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tocsin_proto::connect::{self, ConnectError, Endpoint};
+use tocsin_proto::pb;
+use tocsin_proto::pb::enrollment_service_client::EnrollmentServiceClient;
+use tocsin_shared::time::Timestamp;
+use tocsin_shared::tls::TlsError;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::{Identity, IdentityDir, IdentityError};
+use crate::keep::with_causes;
+use crate::tick::Reading;
+
+/// For name, TCP, TLS and HTTP/2 together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// For the answer, which the collector gives when it is durable.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the time is looked at: a timer does not count suspend, and the wall clock may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The ceilings of the waits between attempts. A certificate that lives a day leaves hours for them.
+const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+
+#[derive(Debug, thiserror::Error)]
+enum RenewError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the collector does not renew the certificate: {} ({})", .0.message(), .0.code())]
+    Refused(tonic::Status),
+    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("this host has no identity any more")]
+    NotEnrolled,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Keeps the certificate in `data_dir` fresh until told to stop. `collector` overrides the identity's endpoint.
+pub(crate) async fn run(data_dir: PathBuf, collector: Option<Endpoint>, stop: CancellationToken) {
+    let kept = async {
+        loop {
+            if let Err(error) = until_due(&data_dir).await {
+                tracing::warn!(error = with_causes(&error), "cannot tell when the certificate is to be renewed");
+                sleep(RETRY.1).await;
+                continue;
+            }
+            let mut failures = 0;
+            while let Err(error) = renew(&data_dir, collector.as_ref()).await {
+                let wait = wait_after(failures, rand::random());
+                failures += 1;
+                let retry_in_s = wait.as_secs();
+                tracing::warn!(error = with_causes(&error), retry_in_s, "the certificate is not renewed yet");
+                sleep(wait).await;
+            }
+        }
+    };
+    // Never ends by itself.
+    let _: Option<std::convert::Infallible> = stop.run_until_cancelled(kept).await;
+}
+
+/// The wait after some failures; `random` is from 0 to 1.
+fn wait_after(failures: u32, random: f64) -> Duration {
+    let ceiling = RETRY.0.saturating_mul(1 << failures.min(8)).min(RETRY.1);
+    ceiling.mul_f64(if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 }).max(Duration::from_secs(1))
+}
+
+async fn until_due(data_dir: &Path) -> Result<(), RenewError> {
+    let identity = load(data_dir)?;
+    let due = identity.renew_at(rand::random());
+    tracing::info!(serial = identity.serial, until = %identity.not_after, renewal = %due, "certificate");
+    loop {
+        let now = Reading::now().wall;
+        if now >= due {
+            return Ok(());
+        }
+        sleep(LOOK_EVERY.min(due.since(now)).max(Duration::from_millis(10))).await;
+    }
+}
+
+fn load(data_dir: &Path) -> Result<Identity, RenewError> {
+    IdentityDir::open(data_dir)?.load()?.ok_or(RenewError::NotEnrolled)
+}
+
+/// Asks for the next certificate once.
+async fn renew(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestamp, RenewError> {
+    let present = load(data_dir)?;
+    let dir = IdentityDir::open(data_dir)?;
+    let key = dir.pending_key()?;
+    let request = pb::RenewRequest { csr: key.csr_der()? };
+    let endpoint = collector.unwrap_or(&present.place.collector);
+    let channel = connect::connect(endpoint, present.tls()?, CONNECT_TIMEOUT).await?;
+    let mut client = EnrollmentServiceClient::new(channel);
+    let answer = timeout(ANSWER_TIMEOUT, client.renew(request)).await.map_err(|_| RenewError::TimedOut)?;
+    let pb::RenewResponse { certificate_pem, ca_pem } = answer.map_err(RenewError::Refused)?.into_inner();
+    let identity = dir.renewed(key, &certificate_pem, &ca_pem, &present)?;
+    tracing::info!(serial = identity.serial, until = %identity.not_after, "the certificate is renewed");
+    Ok(identity.not_after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_anything_up_to_a_growing_ceiling() {
+        for (failures, random, seconds) in
+            [(0, 1.0, 60), (1, 1.0, 120), (2, 0.5, 120), (9, 1.0, 600), (u32::MAX, 1.0, 600), (0, 0.0, 1), (3, f64::NAN, 480)]
+        {
+            assert_eq!(wait_after(failures, random), Duration::from_secs(seconds), "{failures} failures, {random}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_an_identity_nothing_is_asked() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(matches!(renew(data.path(), None).await, Err(RenewError::NotEnrolled)));
+        assert!(matches!(until_due(data.path()).await, Err(RenewError::NotEnrolled)));
+    }
+}

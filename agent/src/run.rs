@@ -1,0 +1,254 @@
+//! ⇄ The whole agent: opens what it owns, starts its parts, and stops them.
+//!
+//! Threads: one collects, one owns the spool, one runs the sockets. To stop, the sources stop first; what they handed
+//! on is made durable within `GRACE`, whatever the network does. A part that ends by itself ends the agent: never
+//! half a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tocsin_shared::labels::Labels;
+use tocsin_shared::lane::Lane;
+use tocsin_shared::private_file::{self, PrivateFileError};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::collect::Collector;
+use crate::config::Config;
+use crate::identity::{IdentityDir, IdentityError};
+use crate::inventory::{self, Inventory};
+use crate::jobs::intake::{Intake, IntakeConfig, IntakeCounters, IntakeCounts, IntakeError, Submission};
+use crate::keep::{self, Keeper};
+use crate::spool::{Spool, SpoolError};
+use crate::stream::{Greeting, Stream};
+use crate::tick::{self, Reading, Ticked};
+use crate::renew;
+
+/// For the parts to end after they were told to.
+const GRACE: Duration = Duration::from_secs(4);
+/// Job records on their way to the disk; each wrapper waits for its answer.
+const JOBS_QUEUE: usize = 16;
+/// How often the spool is asked to make durable what is due.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the agent does not run, or does not run any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("this host is not enrolled: no identity in {}; run `tocsin-agent enroll --collector HOST:PORT --token TOKEN` first", dir.display())]
+    NotEnrolled { dir: PathBuf },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Jobs(#[from] IntakeError),
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("a part of the agent ended by itself; the log before this line says which")]
+    PartEnded,
+}
+
+/// Runs the agent until told to stop; everything taken by then is durable on return.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let data = config.data_dir.clone();
+    if IdentityDir::open(&data)?.load()?.is_none() {
+        return Err(RunError::NotEnrolled { dir: data.join("identity") });
+    }
+    let inventory = inventory::take();
+    let spool = Spool::open(&data.join("spool"), config.spool)?;
+    let (keeper, keeper_thread) = keep::start(spool, &inventory.boot_id).map_err(RunError::Thread)?;
+    let (submit, submissions) = mpsc::channel(JOBS_QUEUE);
+    let started = start(&config, &inventory, &keeper, (submit, submissions), &stop).await;
+    let ended = match started {
+        Ok(parts) => wait(parts, &stop).await,
+        Err(error) => Err(error),
+    };
+    // Whatever happened: what was taken becomes durable, and the directory is free again.
+    let synced = keeper.stop().await;
+    drop(keeper);
+    if !keeper_thread.is_finished() {
+        tokio::task::spawn_blocking(|| keeper_thread.join().ok()).await.ok();
+    }
+    ended.and(synced.map_err(RunError::Spool))
+}
+
+type Jobs = (mpsc::Sender<Submission>, mpsc::Receiver<Submission>);
+
+async fn start(
+    config: &Config,
+    inventory: &Inventory,
+    keeper: &Keeper,
+    (submit, submissions): Jobs,
+    stop: &CancellationToken,
+) -> Result<Parts, RunError> {
+    tell_start(&config.data_dir, &inventory.boot_id, keeper).await?;
+    let jobs = IntakeConfig {
+        socket: config.jobs.socket.clone(),
+        drop_box: config.jobs.drop_box.clone(),
+        ..IntakeConfig::default()
+    };
+    let intake = Intake::bind(jobs, submit)?;
+    let connected = Arc::new(AtomicBool::new(false));
+    let observed = Observed { keeper: keeper.clone(), connected: Arc::clone(&connected), jobs: intake.counters() };
+    start_ticking(config, keeper, observed).map_err(RunError::Thread)?;
+    let stream = Stream {
+        data_dir: config.data_dir.clone(),
+        collector: config.collector.clone(),
+        keeper: keeper.clone(),
+        greeting: greeting(inventory, config.interval),
+        connected,
+    };
+    let parts = Parts { tracker: TaskTracker::new(), stopping: stop.child_token() };
+    parts.spawn("stream", stream.run(parts.stopping.clone()));
+    let renewal = renew::run(config.data_dir.clone(), config.collector.clone(), parts.stopping.clone());
+    parts.spawn("renewal", renewal);
+    parts.spawn("job intake", intake.run(parts.stopping.clone()));
+    parts.spawn("job records", store_jobs(submissions, keeper.clone()));
+    parts.spawn("sync", sync_regularly(keeper.clone(), parts.stopping.clone()));
+    Ok(parts)
+}
+
+/// The tasks of a running agent.
+struct Parts {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Parts {
+    /// Starts a part. When it ends, by itself or by a panic, the others are stopped.
+    fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.tracker.spawn(async move {
+            let _guard = stopping.clone().drop_guard();
+            part.await;
+            if !stopping.is_cancelled() {
+                tracing::error!(part = name, "ended by itself");
+            }
+        });
+    }
+}
+
+async fn wait(parts: Parts, stop: &CancellationToken) -> Result<(), RunError> {
+    let Parts { tracker, stopping } = parts;
+    tracker.close();
+    stopping.cancelled().await;
+    if timeout(GRACE, tracker.wait()).await.is_err() {
+        tracing::warn!("not everything ended in time; what was taken is made durable all the same");
+    }
+    if stop.is_cancelled() { Ok(()) } else { Err(RunError::PartEnded) }
+}
+
+/// Tells the collector that the agent started, and that the host did if its boot is another than last time.
+async fn tell_start(data: &Path, boot_id: &str, keeper: &Keeper) -> Result<(), RunError> {
+    let path = data.join("boot_id");
+    let now = Reading::now();
+    let known = private_file::read(&path)?;
+    // A queue that is closed already is said by the parts that need it.
+    if known.as_deref().map(str::trim) != Some(boot_id) {
+        keeper.event("boot", now).await.ok();
+        private_file::replace(&path, &format!("{boot_id}\n"))?;
+    }
+    keeper.event("agent_start", now).await.ok();
+    Ok(())
+}
+
+fn greeting(inventory: &Inventory, interval: Duration) -> Greeting {
+    let Inventory {
+        hostname,
+        os,
+        kernel,
+        arch,
+        cpus,
+        cpu_model,
+        memory_bytes,
+        booted_at,
+        boot_id,
+        machine_id_hash,
+        agent_version,
+    } = inventory;
+    let facts = Labels::new([
+        ("hostname", hostname.clone()),
+        ("os", os.clone()),
+        ("kernel", kernel.clone()),
+        ("arch", arch.clone()),
+        ("cpus", cpus.to_string()),
+        ("cpu_model", cpu_model.clone()),
+        ("memory_bytes", memory_bytes.to_string()),
+        ("booted_at", booted_at.to_string()),
+        ("machine_id_hash", machine_id_hash.clone()),
+    ]);
+    Greeting { agent_version: agent_version.clone(), boot_id: boot_id.clone(), facts, interval }
+}
+
+/// What the agent says of itself in each row.
+struct Observed {
+    keeper: Keeper,
+    connected: Arc<AtomicBool>,
+    jobs: Arc<IntakeCounters>,
+}
+
+impl Observed {
+    fn say(&self, collector: &mut Collector) {
+        let standing = *self.keeper.standing().borrow();
+        for lane in Lane::ALL {
+            let (at, labels) = (lane.index(), [("lane", lane.as_str())]);
+            collector.extra("tocsin_agent_spool_bytes", &labels, standing.bytes[at] as f64);
+            collector.extra("tocsin_agent_spool_waiting", &labels, standing.waiting[at] as f64);
+            collector.extra("tocsin_agent_spool_evicted_total", &labels, standing.evicted[at] as f64);
+        }
+        let flag = |on: bool| if on { 1.0 } else { 0.0 };
+        collector.extra("tocsin_agent_spool_degraded", &[], flag(standing.degraded));
+        let connected = self.connected.load(Ordering::Relaxed);
+        collector.extra("tocsin_agent_session_connected", &[], flag(connected));
+        let IntakeCounts { stored_socket, stored_drop_box, duplicates, refused, over_quota, sink_failures } =
+            self.jobs.read();
+        for (way, count) in [("socket", stored_socket), ("drop_box", stored_drop_box)] {
+            collector.extra("tocsin_agent_jobs_stored_total", &[("way", way)], count as f64);
+        }
+        for (metric, count) in [
+            ("tocsin_agent_jobs_duplicates_total", duplicates),
+            ("tocsin_agent_jobs_refused_total", refused),
+            ("tocsin_agent_jobs_over_quota_total", over_quota),
+            ("tocsin_agent_jobs_not_stored_total", sink_failures),
+        ] {
+            collector.extra(metric, &[], count as f64);
+        }
+    }
+}
+
+/// The collecting thread. It ends at its next tick after the spool's thread did; nobody waits for it.
+fn start_ticking(config: &Config, keeper: &Keeper, observed: Observed) -> std::io::Result<()> {
+    let collector = Collector::new(config.collect.clone());
+    let (interval, keeper) = (config.interval, keeper.clone());
+    let hand_on = move |ticked| match ticked {
+        Ticked::Row { at, series, values } => keeper.row(at, series, values),
+        Ticked::ClockStep { at, step_ms } => keeper.clock_step(at, step_ms),
+    };
+    let tick = move || tick::run(interval, collector, |collector| observed.say(collector), hand_on);
+    std::thread::Builder::new().name("tocsin-collect".into()).spawn(tick).map(drop)
+}
+
+/// Hands records of wrappers to the spool; ends when the intake did.
+async fn store_jobs(mut submissions: mpsc::Receiver<Submission>, keeper: Keeper) {
+    while let Some(submission) = submissions.recv().await {
+        if keeper.job(submission).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn sync_regularly(keeper: Keeper, stop: CancellationToken) {
+    let mut tick = interval(SYNC_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        if keeper.sync().await.is_err() {
+            return;
+        }
+    }
+}

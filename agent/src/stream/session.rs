@@ -1,0 +1,267 @@
+//! What to send next on one connection, what is still unanswered, and when the connection is of no use any more.
+//!
+//! Pure: numbers and moments in, decisions out; `now` is time since any fixed moment. Promises: outcomes go before
+//! state, state before rows; a new row goes at once, unless the window is full or 64 ranges are open; holes are filled
+//! from the floor upwards, one batch at a time, resting as long as each took, so that a backlog takes at most half of
+//! the link; at most four messages and 4 MiB are unanswered. An acknowledgement of what was not sent, or of another
+//! session, is an error and settles nothing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tocsin_shared::lane::Lane;
+use tocsin_shared::ranges::Ranges;
+
+/// Messages without an answer; rows leave one of them to outcomes.
+const IN_FLIGHT_MAX: usize = 4;
+const ROWS_IN_FLIGHT_MAX: usize = 3;
+/// Bytes without an answer: with the collector's buffers this bounds what a reconnect sends twice.
+const BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
+/// Bytes of one message of records.
+pub(crate) const RECORDS_BYTES: usize = 1 << 20;
+/// Without any progress for this long while something is in flight, the connection is dead, whatever TCP says.
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+/// The size of a backlog batch starts here and follows the link: on 64 kbit/s this takes 4 s, so that an outcome
+/// never waits long behind it.
+const FILL_BYTES: (usize, usize, usize) = (8 << 10, 32 << 10, 1 << 20);
+/// A batch that took less may be doubled, one that took more is halved.
+const FILL_QUICK: Duration = Duration::from_secs(1);
+const FILL_SLOW: Duration = Duration::from_secs(4);
+/// The longest rest between two batches.
+const FILL_REST_MAX: Duration = Duration::from_secs(10);
+/// How often the collector may want to hear of us.
+const HEARTBEATS: (u32, u32, u32) = (1_000, 10_000, 60_000);
+
+/// Why a connection must end, though the network says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error("the collector acknowledged record {acked} of lane {lane}, and only {sent} were sent: nothing was removed")]
+    AckBeyondSent { lane: Lane, acked: u64, sent: u64 },
+    #[error("the collector acknowledged in session {got}, this is session {expected}: nothing was removed")]
+    OtherSession { got: u64, expected: u64 },
+    #[error("the collector acknowledged nothing for {} s", PROGRESS_TIMEOUT.as_secs())]
+    NoProgress,
+}
+
+/// The next thing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Heartbeat,
+    /// Send the records of a lane from a number on.
+    Records { lane: Lane, first: u64 },
+    /// Send rows of this hole, about so many bytes.
+    Fill { first: u64, last: u64, bytes: usize },
+    /// Nothing before this moment, unless something happens.
+    Wait { until: Duration },
+}
+
+/// A message without an answer.
+#[derive(Clone, Debug)]
+struct Flight {
+    lane: Lane,
+    /// Its numbers, as closed ranges.
+    numbers: Vec<(u64, u64)>,
+    bytes: usize,
+    is_fill: bool,
+    sent_at: Duration,
+}
+
+/// One connection after its Welcome.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    number: u64,
+    /// The next record of the outcomes and of the state lane.
+    next: [u64; 2],
+    /// Rows that were sent here, or need not be.
+    rows: Ranges,
+    /// The highest number of each lane that the collector may know.
+    highest: [u64; 3],
+    flights: VecDeque<Flight>,
+    progress_at: Duration,
+    quiet_until: Duration,
+    fill_bytes: usize,
+    fill_at: Duration,
+    heartbeat_every: Duration,
+    heartbeat_at: Duration,
+}
+
+impl Session {
+    /// A session that the collector calls `number`, with what is settled of each lane.
+    pub(crate) fn new(number: u64, settled: [Ranges; 3], now: Duration) -> Self {
+        let highest = settled.each_ref().map(Ranges::highest);
+        let [outcomes, state, rows] = settled;
+        Self {
+            number,
+            next: [outcomes.floor() + 1, state.floor() + 1],
+            rows,
+            highest,
+            flights: VecDeque::new(),
+            progress_at: now,
+            quiet_until: Duration::ZERO,
+            fill_bytes: FILL_BYTES.1,
+            fill_at: Duration::ZERO,
+            heartbeat_every: Duration::from_millis(HEARTBEATS.1.into()),
+            heartbeat_at: now,
+        }
+    }
+
+    /// The collector's wish; what is out of range is brought into it.
+    pub(crate) fn set_heartbeat(&mut self, millis: u32, now: Duration) {
+        let millis = if millis == 0 { HEARTBEATS.1 } else { millis.clamp(HEARTBEATS.0, HEARTBEATS.2) };
+        self.heartbeat_every = Duration::from_millis(millis.into());
+        self.heartbeat_at = self.heartbeat_at.min(now + self.heartbeat_every);
+    }
+
+    /// What to do now. `durable` is the end of each lane.
+    pub(crate) fn action(&self, durable: [u64; 3], now: Duration) -> Result<Action, SessionError> {
+        if !self.flights.is_empty() && now >= self.progress_at + PROGRESS_TIMEOUT {
+            return Err(SessionError::NoProgress);
+        }
+        if now >= self.heartbeat_at {
+            return Ok(Action::Heartbeat);
+        }
+        for lane in [Lane::Outcomes, Lane::State] {
+            let first = self.next[lane.index()];
+            if first <= durable[lane.index()] && self.has_room(IN_FLIGHT_MAX) {
+                return Ok(Action::Records { lane, first });
+            }
+        }
+        if let (Some((first, last)), true) = (self.hole(durable[2]), self.may_fill(now)) {
+            let bytes = self.fill_bytes.min(BYTES_IN_FLIGHT_MAX - self.bytes());
+            return Ok(Action::Fill { first, last, bytes });
+        }
+        Ok(Action::Wait { until: self.next_moment(now) })
+    }
+
+    fn may_fill(&self, now: Duration) -> bool {
+        let one_at_a_time = !self.flights.iter().any(|flight| flight.is_fill);
+        one_at_a_time && now >= self.fill_at && now >= self.quiet_until && self.has_room(ROWS_IN_FLIGHT_MAX)
+    }
+
+    fn next_moment(&self, now: Duration) -> Duration {
+        let progress = self.progress_at + PROGRESS_TIMEOUT;
+        let progress = if self.flights.is_empty() { self.heartbeat_at } else { progress };
+        let timers = [self.fill_at, self.quiet_until].into_iter().filter(|at| *at > now);
+        timers.fold(self.heartbeat_at.min(progress), Duration::min)
+    }
+
+    /// The first rows, up to `end`, that were not sent.
+    fn hole(&self, end: u64) -> Option<(u64, u64)> {
+        let first = self.rows.floor() + 1;
+        let last = self.rows.above().first().map_or(end, |range| (range.0 - 1).min(end));
+        (first <= last).then_some((first, last))
+    }
+
+    fn bytes(&self) -> usize {
+        self.flights.iter().map(|flight| flight.bytes).sum()
+    }
+
+    fn has_room(&self, messages: usize) -> bool {
+        self.flights.len() < messages && self.bytes() < BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Whether a new row goes at once; otherwise it is part of the backlog.
+    pub(crate) fn takes_live(&self, seq: u64, now: Duration) -> bool {
+        let opens_no_range = self.rows.contains(seq - 1) || !self.rows.is_full();
+        opens_no_range && !self.rows.contains(seq) && now >= self.quiet_until && self.has_room(ROWS_IN_FLIGHT_MAX)
+    }
+
+    /// A heartbeat went out.
+    pub(crate) fn sent_heartbeat(&mut self, now: Duration) {
+        self.heartbeat_at = now + self.heartbeat_every;
+    }
+
+    /// Records went out, or there were none to send; reading goes on at `next`.
+    pub(crate) fn sent_records(&mut self, lane: Lane, numbers: &[u64], next: u64, bytes: usize, now: Duration) {
+        if let Some(cursor) = self.next.get_mut(lane.index()) {
+            *cursor = next.max(*cursor);
+        }
+        self.fly(lane, numbers, bytes, false, now);
+    }
+
+    /// A new row went out by itself.
+    pub(crate) fn sent_live(&mut self, seq: u64, bytes: usize, now: Duration) {
+        // Refused only when 64 ranges are open, which `takes_live` has looked at; then it is sent again.
+        self.rows.insert(seq).ok();
+        self.fly(Lane::Samples, &[seq], bytes, false, now);
+    }
+
+    /// Rows of a hole went out; everything from `first` to before `next` is sent or need not be.
+    pub(crate) fn sent_fill(&mut self, first: u64, next: u64, numbers: &[u64], bytes: usize, now: Duration) {
+        if next > first {
+            // It begins at the floor, so it opens no range.
+            self.rows.insert_range(first, next - 1).ok();
+        }
+        if numbers.is_empty() {
+            // Nothing there after all: not to be asked for again at once.
+            self.fill_at = now + if next > first { Duration::ZERO } else { FILL_QUICK };
+        }
+        self.fly(Lane::Samples, numbers, bytes, true, now);
+    }
+
+    fn fly(&mut self, lane: Lane, numbers: &[u64], bytes: usize, is_fill: bool, now: Duration) {
+        let Some(last) = numbers.last() else { return };
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for seq in numbers {
+            match ranges.last_mut() {
+                Some(range) if range.1 + 1 == *seq => range.1 = *seq,
+                _ => ranges.push((*seq, *seq)),
+            }
+        }
+        if self.flights.is_empty() {
+            self.progress_at = now;
+        }
+        let highest = &mut self.highest[lane.index()];
+        *highest = (*last).max(*highest);
+        self.flights.push_back(Flight { lane, numbers: ranges, bytes, is_fill, sent_at: now });
+    }
+
+    /// Whether an acknowledgement is one of this session and of what was sent. Changes nothing.
+    pub(crate) fn check(&self, session: u64, lanes: &[(Lane, Ranges)]) -> Result<(), SessionError> {
+        if session != self.number {
+            return Err(SessionError::OtherSession { got: session, expected: self.number });
+        }
+        for (lane, taken) in lanes {
+            let (lane, acked, sent) = (*lane, taken.highest(), self.highest[lane.index()]);
+            if acked > sent {
+                return Err(SessionError::AckBeyondSent { lane, acked, sent });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a checked acknowledgement.
+    pub(crate) fn acknowledged(&mut self, lanes: &[(Lane, Ranges)], now: Duration) {
+        for (lane, taken) in lanes {
+            let (answered, open): (VecDeque<Flight>, VecDeque<Flight>) =
+                std::mem::take(&mut self.flights).into_iter().partition(|flight| {
+                    let done = |(first, last): &(u64, u64)| taken.contains_range(*first, *last);
+                    flight.lane == *lane && flight.numbers.iter().all(done)
+                });
+            self.flights = open;
+            for flight in answered {
+                self.progress_at = now;
+                if flight.is_fill {
+                    self.pace(now.saturating_sub(flight.sent_at), now);
+                }
+            }
+        }
+    }
+
+    fn pace(&mut self, took: Duration, now: Duration) {
+        if took < FILL_QUICK {
+            self.fill_bytes = (self.fill_bytes * 2).min(FILL_BYTES.2);
+        } else if took > FILL_SLOW {
+            self.fill_bytes = (self.fill_bytes / 2).max(FILL_BYTES.0);
+        }
+        self.fill_at = now + took.min(FILL_REST_MAX);
+    }
+
+    /// The collector wants fewer rows for a while.
+    pub(crate) fn throttled(&mut self, wait: Duration, now: Duration) {
+        self.quiet_until = self.quiet_until.max(now + wait.min(Duration::from_secs(600)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

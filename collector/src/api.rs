@@ -1,0 +1,4 @@
+//! The gRPC services, and the guard before them.
+
+pub mod enrollment;
+pub mod guard;

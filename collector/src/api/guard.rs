@@ -1,0 +1,104 @@
+//! The guard before every call: who calls, and whether that one may.
+//!
+//! On the agents' listener the certificate says who it is, on the front a bearer credential. Both are looked up in the
+//! registry at each call, so that a revocation bites at the next one. What passes carries its `Caller`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response, header};
+use tocsin_shared::secret::Credential;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::clock::now;
+use crate::identity::authorise::{Caller, authorise};
+use crate::journal::ledger::Ledger;
+use crate::listen::connection::Peer;
+
+/// The layer that guards a listener's services.
+#[derive(Clone)]
+pub struct Guard {
+    ledger: Ledger,
+}
+
+impl Guard {
+    /// A guard over the registry of this ledger.
+    pub fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+
+    fn check(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        let caller = self.caller(request)?;
+        authorise(&caller, request.uri().path()).map_err(|denied| match &caller {
+            Caller::Anonymous => Status::unauthenticated(denied.to_string()),
+            _ => Status::permission_denied(denied.to_string()),
+        })?;
+        if !matches!(caller, Caller::Anonymous)
+            && let Some(peer) = request.extensions().get::<Peer>()
+        {
+            peer.authenticated();
+        }
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+
+    fn caller(&self, request: &Request<Body>) -> Result<Caller, Status> {
+        let registry = self.ledger.registry();
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_ref());
+        if let Some(peer) = peer {
+            return if registry.admits(&peer.serial, peer.agent, now()) {
+                Ok(Caller::Agent(peer.agent, peer.serial.clone()))
+            } else {
+                Err(Status::unauthenticated("the certificate is revoked, has run out, or is not known here"))
+            };
+        }
+        let Some(header) = request.headers().get(header::AUTHORIZATION) else { return Ok(Caller::Anonymous) };
+        let refused = || Status::unauthenticated("the credential is not known, is revoked, or has run out");
+        let text = header.to_str().map_err(|_| refused())?;
+        let text = text.strip_prefix("Bearer ").ok_or_else(refused)?;
+        let credential: Credential = text.parse().map_err(|_| refused())?;
+        let (name, role) = registry.principal(&credential.sha256(), now()).ok_or_else(refused)?;
+        Ok(Caller::Principal { name: name.to_owned(), role })
+    }
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { guard: self.clone(), inner }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.guard.check(&mut request) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(status) => {
+                tracing::debug!(path = request.uri().path(), why = status.message(), "call denied");
+                Box::pin(async move { Ok(status.into_http()) })
+            }
+        }
+    }
+}

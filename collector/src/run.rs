@@ -1,0 +1,202 @@
+//! The collector as a whole: opens what it keeps, joins its parts with bounded queues, and stops them in order.
+//!
+//! Start: ports first (the most frequent mistake costs nothing), then the lock, the journals, the rules. What was
+//! durable but not evaluated is evaluated before anyone can connect. Stop: no new connections, sessions end, the
+//! rows' writer, evaluation, the ledger with a checkpoint, the store.
+
+mod local;
+mod maintenance;
+mod rule_files;
+mod servers;
+mod setup;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tocsin_shared::disk::{Disk, RealDisk};
+use tocsin_shared::event::Actor;
+use tocsin_shared::host::HostState;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::evaluate;
+use crate::evaluate::plan::Plan;
+use crate::evaluate::statistics::Statistics;
+use crate::identity::ca::Authority;
+use crate::ingest::presence::Presence;
+use crate::journal::ledger::{self, Fatal, Ledger};
+use crate::journal::rows::{self, DurableRow, Rows};
+use crate::samples;
+use crate::state::{Command, Defaults, State};
+use crate::store::projector::{self, Projection};
+
+pub use setup::StartError;
+
+/// A collector that runs.
+pub struct Running {
+    /// The addresses that are listened on.
+    pub front: SocketAddr,
+    pub agents: SocketAddr,
+    pub local: SocketAddr,
+    /// Where the local administrator's credential lies.
+    pub credential_file: PathBuf,
+    parts: Parts,
+    evaluator: std::thread::JoinHandle<()>,
+    tasks: TaskTracker,
+    fatal: Fatal,
+    _lock: setup::DataLock,
+}
+
+/// What the services share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) ledger: Ledger,
+    pub(crate) rows: Rows,
+    pub(crate) samples: Arc<samples::Store>,
+    pub(crate) projection: Projection,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) plan: Arc<ArcSwap<Plan>>,
+    pub(crate) statistics: Arc<Statistics>,
+    pub(crate) sessions: Arc<AtomicU64>,
+    pub(crate) problems: Arc<Mutex<Vec<String>>>,
+    pub(crate) store_epoch: String,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Starts a collector; it runs until `stop` is cancelled or something fails it.
+pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, StartError> {
+    let lock = setup::lock(&config.data_dir)?;
+    let ports = setup::bind(&config).await?;
+    let config = Arc::new(config);
+    let authority = Arc::new(setup::authority(&config)?);
+    let store_epoch = setup::store_epoch(&config.data_dir)?;
+    let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, &rule_files::load(&config)?)));
+    let fatal = Fatal::new(stop.clone());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+
+    let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?;
+    let mut problems = opened.problems.clone();
+    let (samples, set_aside) =
+        samples::Store::open(config.data_dir.join("samples")).map_err(StartError::samples)?;
+    problems.extend(set_aside.iter().map(|aside| format!("{aside:?}")));
+    let samples = Arc::new(samples);
+    let state = opened.state();
+    for host in state.hosts() {
+        samples.set_target(host.agent, host.target_labels());
+    }
+    let kept = setup::open_rows(&disk, &config, &samples, state)?;
+    problems.extend(kept.problems.iter().cloned());
+    let online = online(state);
+    let active = active(state);
+
+    let defaults = Defaults {
+        reopen_window: config.reopen_window,
+        auto_resolve_after: config.auto_resolve_after,
+        ..Defaults::default()
+    };
+    let ledger = opened.start(defaults, fatal.clone());
+    let credential_file = setup::credential(&config, &ledger, &authority, ports.front()).await?;
+    let statistics = Arc::new(Statistics::default());
+    let (rows, evaluator) = evaluation(kept, &plan, &samples, &ledger, &statistics, active, &fatal);
+    let projection = project(&config, &ledger, &stop, &mut problems).await?;
+    let parts = Parts {
+        authority,
+        ledger,
+        rows,
+        samples,
+        projection,
+        presence: Arc::new(Presence::new(config.heartbeat, online, Instant::now())),
+        plan,
+        statistics,
+        sessions: Arc::default(),
+        problems: Arc::new(Mutex::new(problems)),
+        store_epoch,
+        stop,
+        config,
+    };
+    let rule_ids = parts.plan.load().rule_ids();
+    let told = parts.ledger.submit(Command::RulesChanged { rule_ids }, Actor::System).await?;
+    told.map_err(|refusal| StartError::other("take the rules", refusal))?;
+    let tasks = TaskTracker::new();
+    let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
+    servers::serve(&parts, ports, &tasks, &fatal)?;
+    maintenance::spawn(&parts, &tasks);
+    setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
+    tasks.close();
+    Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
+}
+
+impl Running {
+    /// Waits until the collector has stopped: `Ok` after `stop` was cancelled, else why it could not go on.
+    pub async fn wait(self) -> Result<(), String> {
+        let Self { parts, evaluator, tasks, fatal, .. } = self;
+        parts.stop.cancelled().await;
+        let grace = tokio::time::timeout(std::time::Duration::from_secs(10), tasks.wait()).await;
+        if grace.is_err() {
+            tracing::warn!("some connections did not end within 10 s and are cut");
+        }
+        parts.rows.stop().await;
+        tokio::task::spawn_blocking(move || evaluator.join()).await.ok(); // A panic in it was reported already.
+        parts.ledger.stop().await;
+        fatal.reason().map_or(Ok(()), Err)
+    }
+}
+
+fn online(state: &State) -> Vec<tocsin_shared::identity::AgentId> {
+    state.hosts().filter(|host| host.state == HostState::Online).map(|host| host.agent).collect()
+}
+
+fn active(state: &State) -> Vec<(String, tocsin_shared::identity::AgentId)> {
+    state.active_alerts().filter_map(|alert| Some((alert.source_id.clone(), alert.agent?))).collect()
+}
+
+/// Starts the rows' writer and the thread that evaluates what it made durable, beginning with what a crash left over.
+fn evaluation(
+    kept: rows::Opened,
+    plan: &Arc<ArcSwap<Plan>>,
+    samples: &Arc<samples::Store>,
+    ledger: &Ledger,
+    statistics: &Arc<Statistics>,
+    active: Vec<(String, tocsin_shared::identity::AgentId)>,
+    fatal: &Fatal,
+) -> (Rows, std::thread::JoinHandle<()>) {
+    let mut kept = kept;
+    let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
+    let unevaluated: Vec<DurableRow> = std::mem::take(&mut kept.unevaluated);
+    let rows = kept.start(out, fatal.clone());
+    let parts = evaluate::Parts {
+        plan: plan.clone(),
+        store: samples.clone(),
+        rows: rows.clone(),
+        ledger: ledger.clone(),
+        statistics: statistics.clone(),
+    };
+    let fatal = fatal.clone();
+    let evaluator = std::thread::Builder::new()
+        .name("evaluate".into())
+        .spawn(move || fatal.guard("evaluation", || evaluate::run(parts, unevaluated, &durable, active)))
+        .expect("a thread can be started at the start of the process");
+    (rows, evaluator)
+}
+
+async fn project(
+    config: &Config,
+    ledger: &Ledger,
+    stop: &CancellationToken,
+    problems: &mut Vec<String>,
+) -> Result<Projection, StartError> {
+    let path = config.data_dir.join("store");
+    let (tables, problem) =
+        projector::open(&path).map_err(|error| StartError::other("open the store", error))?;
+    problems.extend(problem);
+    let reader = ledger.reader().await?;
+    Ok(projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current()))
+}

@@ -1,0 +1,199 @@
+//! The three listeners and what each of them serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tocsin_proto::pb;
+use tocsin_proto::pb::agent_service_server::AgentServiceServer;
+use tocsin_proto::pb::enrollment_service_server::EnrollmentServiceServer;
+use tocsin_shared::private_file;
+use tocsin_shared::secret::Secret;
+use tocsin_shared::time::Timestamp;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use super::setup::Ports;
+use super::{Parts, StartError, local};
+use crate::api::enrollment::Enrollment;
+use crate::api::guard::Guard;
+use crate::clock::now;
+use crate::config::Config;
+use crate::identity::ca::Authority;
+use crate::ingest::Agents;
+use crate::journal::ledger::Fatal;
+use crate::listen::certificate::ServerCertificate;
+use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
+use crate::listen::{Clients, Limits};
+
+/// A series table of 20,000 series fits.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the collector's own certificates are looked at.
+const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+
+/// Starts the listeners; they end with `stop`.
+pub(super) fn serve(
+    parts: &Parts,
+    ports: Ports,
+    tasks: &TaskTracker,
+    fatal: &Fatal,
+) -> Result<(), StartError> {
+    let other = |error: &dyn std::fmt::Display| StartError::other("set up TLS", error);
+    let issued = own_certificate(&parts.authority, &parts.config)?;
+    let front_certificate = match &parts.config.front_certificate {
+        None => issued.clone(),
+        Some(_) => operators_certificate(&parts.config)?,
+    };
+    tasks.spawn(renew(parts.clone(), issued.clone(), front_certificate.clone()));
+
+    let limits = Limits { exempt_loopback: true, ..Limits::default() };
+    let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
+    let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
+    let cluster = parts.authority.cluster();
+    let registry = parts.ledger.clone();
+    let admit: Admit = Arc::new(move |peer| registry.registry().admits(&peer.serial, peer.agent, now()));
+    let agents_tls =
+        agents_tls(issued, parts.authority.pem(), cluster, admit).map_err(|error| other(&error))?;
+
+    let enrollment = Enrollment {
+        ledger: parts.ledger.clone(),
+        authority: parts.authority.clone(),
+        samples: parts.samples.clone(),
+        lifetime: parts.config.certificate_lifetime,
+        agents_endpoint: format!(":{}", ports.agents().port()),
+        permits: Enrollment::permits(),
+    };
+    let agents = Agents {
+        ledger: parts.ledger.clone(),
+        rows: parts.rows.clone(),
+        presence: parts.presence.clone(),
+        sessions: parts.sessions.clone(),
+        stop: parts.stop.clone(),
+    };
+    let front = ports.front.accept(front_tls, Clients::Anyone, limits);
+    let front_services = front_router(parts, enrollment.clone(), front_certificate.pin())?;
+    let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, limits);
+    let agents_services = server()
+        .accept_http1(false)
+        .max_concurrent_streams(Some(8))
+        .layer(Guard::new(parts.ledger.clone()))
+        .add_service(AgentServiceServer::new(agents).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(EnrollmentServiceServer::new(enrollment));
+
+    let stop = parts.stop.clone();
+    let task = front_services.serve_with_incoming_shutdown(front, stop.clone().cancelled_owned());
+    tasks.spawn(reported(fatal.clone(), "front listener", task));
+    let task = agents_services.serve_with_incoming_shutdown(agents_incoming, stop.cancelled_owned());
+    tasks.spawn(reported(fatal.clone(), "agents' listener", task));
+    tasks.spawn(local::serve(parts.clone(), ports.local));
+    Ok(())
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(Some(8 * 1024))
+}
+
+type Guarded = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
+
+fn front_router(
+    parts: &Parts,
+    enrollment: Enrollment,
+    _pin: [u8; 32],
+) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| StartError::other("describe the services", error))?;
+    let (_, health) = tonic_health::server::health_reporter();
+    let router = server()
+        .accept_http1(true)
+        .max_concurrent_streams(Some(100))
+        .layer(Guard::new(parts.ledger.clone()))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(EnrollmentServiceServer::new(enrollment));
+    Ok(router)
+}
+
+async fn reported<E: std::error::Error>(
+    fatal: Fatal,
+    what: &str,
+    served: impl Future<Output = Result<(), E>>,
+) {
+    if let Err(error) = served.await {
+        fatal.report(format!("{what}: {error}"));
+    }
+}
+
+/// The names that the collector's certificate carries.
+fn names(config: &Config) -> Vec<String> {
+    let mut names = config.names.clone();
+    names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+    for address in [config.front, config.agents] {
+        if !address.ip().is_unspecified() {
+            names.push(address.ip().to_string());
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn own_certificate(authority: &Authority, config: &Config) -> Result<Arc<ServerCertificate>, StartError> {
+    let failed =
+        |error: &dyn std::fmt::Display| StartError::other("issue the collector's own certificate", error);
+    let issued = authority.issue_server(&names(config), now()).map_err(|error| failed(&error))?;
+    ServerCertificate::issued(&issued, now()).map_err(|error| failed(&error))
+}
+
+fn operators_certificate(config: &Config) -> Result<Arc<ServerCertificate>, StartError> {
+    let (chain, key) = operators_files(config)?;
+    ServerCertificate::new(&chain, &key, now())
+        .map_err(|error| StartError::other("use the front's certificate", error))
+}
+
+fn operators_files(config: &Config) -> Result<(String, Secret), StartError> {
+    let failed =
+        |error: &dyn std::fmt::Display| StartError::other("read the front's certificate and key", error);
+    let (chain, key) = config.front_certificate.as_ref().ok_or_else(|| failed(&"none is configured"))?;
+    let chain =
+        std::fs::read_to_string(chain).map_err(|error| failed(&format!("{}: {error}", chain.display())))?;
+    let text = private_file::read(key).map_err(|error| failed(&error))?;
+    let key = text.ok_or_else(|| failed(&format!("{}: no such file", key.display())))?;
+    Ok((chain, Secret::new(key)))
+}
+
+/// Replaces certificates in time: the own one at half of its life, the operator's when its file is newer.
+async fn renew(parts: Parts, own: Arc<ServerCertificate>, front: Arc<ServerCertificate>) {
+    let mut check = tokio::time::interval(RENEWAL_CHECK);
+    while parts.stop.run_until_cancelled(check.tick()).await.is_some() {
+        if half_over(own.validity()) {
+            let issued = parts.authority.issue_server(&names(&parts.config), now());
+            let replaced = issued.map_err(|error| error.to_string()).and_then(|issued| {
+                own.replace(&issued.chain_pem, &issued.key_pem, now()).map_err(|error| error.to_string())
+            });
+            if let Err(error) = replaced {
+                tracing::error!(error, "the collector's certificate could not be renewed; it is tried again");
+            }
+        }
+        if parts.config.front_certificate.is_some() && half_over(front.validity()) {
+            let replaced =
+                operators_files(&parts.config).map_err(|error| error.to_string()).and_then(|(chain, key)| {
+                    front.replace(&chain, &key, now()).map_err(|error| error.to_string())
+                });
+            if let Err(error) = replaced {
+                tracing::error!(error, "the front's certificate could not be read again; the old one stays");
+            }
+        }
+    }
+}
+
+fn half_over((from, to): (Timestamp, Timestamp)) -> bool {
+    now() >= from.plus(to.since(from) / 2)
+}

@@ -1,0 +1,210 @@
+//! What a start needs from the disk and the network, and how it fails: one clear message each.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use tocsin_shared::access::Role;
+use tocsin_shared::disk::Disk;
+use tocsin_shared::event::Actor;
+use tocsin_shared::private_file;
+use tocsin_shared::secret::Credential;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::config::Config;
+use crate::identity::ca::Authority;
+use crate::journal::ledger::Ledger;
+use crate::journal::{JournalError, Stopping, rows};
+use crate::listen::{ListenError, Listener};
+use crate::samples::{self, BlockError};
+use crate::state::{Command, Refusal, State};
+
+/// Why a collector did not start. Nothing was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot use {dir}: {why}; run as a user that may write there, or set data_dir (--data for `tocsin up`)", dir = .dir.display())]
+    Directory { dir: PathBuf, why: String },
+    #[error("{dir} is in use by another collector; stop that one first", dir = .dir.display())]
+    Locked { dir: PathBuf },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("the rules have mistakes:\n{0}")]
+    Rules(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot {what}: {why}")]
+    Other { what: &'static str, why: String },
+    #[error("it stopped while it was starting")]
+    Stopping,
+}
+
+impl StartError {
+    pub(super) fn other(what: &'static str, why: impl std::fmt::Display) -> Self {
+        Self::Other { what, why: why.to_string() }
+    }
+
+    pub(super) fn samples(error: BlockError) -> Self {
+        Self::other("open the samples", error)
+    }
+}
+
+impl From<Stopping> for StartError {
+    fn from(_: Stopping) -> Self {
+        Self::Stopping
+    }
+}
+
+/// Held while the collector runs: two on one directory would destroy it.
+pub(super) struct DataLock(#[allow(dead_code, reason = "held for its drop")] Flock<File>);
+
+/// Makes and locks the data directory.
+pub(super) fn lock(dir: &Path) -> Result<DataLock, StartError> {
+    let unusable =
+        |why: &dyn std::fmt::Display| StartError::Directory { dir: dir.to_owned(), why: why.to_string() };
+    private_file::create_dir(dir).map_err(|error| unusable(&error))?;
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| unusable(&error))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(DataLock(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StartError::Locked { dir: dir.to_owned() }),
+        Err((_, errno)) => Err(unusable(&errno)),
+    }
+}
+
+/// The three bound ports.
+pub(super) struct Ports {
+    pub(super) front: Listener,
+    pub(super) agents: Listener,
+    pub(super) local: tokio::net::TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Ports {
+    pub(super) fn front(&self) -> SocketAddr {
+        self.front.local_addr()
+    }
+
+    pub(super) fn agents(&self) -> SocketAddr {
+        self.agents.local_addr()
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+pub(super) async fn bind(config: &Config) -> Result<Ports, StartError> {
+    let front = Listener::bind(config.front).await?;
+    let agents = Listener::bind(config.agents).await?;
+    let (local, local_addr) = Listener::bind(config.local).await?.into_plain();
+    Ok(Ports { front, agents, local, local_addr })
+}
+
+pub(super) fn authority(config: &Config) -> Result<Authority, StartError> {
+    let dir = config.data_dir.join("authority");
+    Authority::create_or_load(&dir, clock::now())
+        .map_err(|error| StartError::other("use the certificate authority", error))
+}
+
+/// The id of this store's life: cursors of another one are refused.
+pub(super) fn store_epoch(data: &Path) -> Result<String, StartError> {
+    let path = data.join("store-epoch");
+    let failed = |error: &dyn std::fmt::Display| StartError::other("use the file store-epoch", error);
+    if let Some(text) = private_file::read(&path).map_err(|error| failed(&error))? {
+        return Ok(text.trim().to_owned());
+    }
+    let epoch = Uuid::new_v4().simple().to_string();
+    private_file::replace(&path, &epoch).map_err(|error| failed(&error))?;
+    Ok(epoch)
+}
+
+pub(super) fn open_rows(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    store: &Arc<samples::Store>,
+    state: &State,
+) -> Result<rows::Opened, StartError> {
+    let dir = config.data_dir.join("journal");
+    let lanes = state.lanes_of_samples();
+    let found = rows::Found { sealed: state.sealed(), lanes, evaluated_through: state.evaluated_through() };
+    Ok(rows::open(disk.clone(), &dir, store.clone(), found)?)
+}
+
+/// The local administrator's credential: made at the first start, its endpoint kept true at every one.
+pub(super) async fn credential(
+    config: &Config,
+    ledger: &Ledger,
+    authority: &Authority,
+    front: SocketAddr,
+) -> Result<PathBuf, StartError> {
+    let failed =
+        |error: &dyn std::fmt::Display| StartError::other("keep the local administrator's credential", error);
+    let path = config.data_dir.join("credential.toml");
+    let kept = private_file::read(&path).map_err(|error| failed(&error))?;
+    let kept = kept.and_then(|text| credential_in(&text));
+    let known =
+        kept.filter(|credential| ledger.registry().principal(&credential.sha256(), clock::now()).is_some());
+    let credential = match known {
+        Some(credential) => credential,
+        None => {
+            let credential = Credential::generate().map_err(|error| failed(&error))?;
+            administrator(ledger, &credential).await?.map_err(|error| failed(&error))?;
+            credential
+        }
+    };
+    let endpoint = reachable(front);
+    let text = format!(
+        "# For `tocsin` on this host. Whoever can read this file is an administrator.\nendpoint = \"{endpoint}\"\ncredential = \"{}\"\nca = \"\"\"\n{}\"\"\"\n",
+        credential.text().expose(),
+        authority.pem()
+    );
+    private_file::replace(&path, &text).map_err(|error| failed(&error))?;
+    Ok(path)
+}
+
+/// The credential in a file written here; a file that people changed beyond reading is replaced.
+fn credential_in(text: &str) -> Option<Credential> {
+    let line = text.lines().find_map(|line| line.strip_prefix("credential = \""))?;
+    line.trim_end_matches('"').parse().ok()
+}
+
+async fn administrator(ledger: &Ledger, credential: &Credential) -> Result<Result<(), Refusal>, Stopping> {
+    let name = format!("local-admin-{}", &Uuid::new_v4().simple().to_string()[..8]);
+    let command = Command::CreatePrincipal {
+        name,
+        role: Role::Admin,
+        secret_sha256: credential.sha256(),
+        expires_at: None,
+    };
+    Ok(ledger.submit(command, Actor::System).await?.map(|_| ()))
+}
+
+/// The address that a program on this host uses: every address includes loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    (ip, address.port()).into()
+}
+
+/// Tells other programs, and people who configured port 0, where the collector listens.
+pub(super) fn write_addresses(
+    data: &Path,
+    front: SocketAddr,
+    agents: SocketAddr,
+    local: SocketAddr,
+) -> Result<(), StartError> {
+    let text = format!("front = \"{front}\"\nagents = \"{agents}\"\nlocal = \"{local}\"\n");
+    private_file::replace(&data.join("addresses.toml"), &text)
+        .map_err(|error| StartError::other("write addresses.toml", error))
+}
