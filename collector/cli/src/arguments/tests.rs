@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::CommandFactory as _;
+use tocsin_shared::time::Timestamp;
 
 fn parse(line: &str) -> Result<Arguments, clap::Error> {
     Arguments::try_parse_from(["tocsin"].into_iter().chain(line.split_whitespace()))

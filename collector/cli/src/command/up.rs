@@ -55,7 +55,8 @@ fn log_to_stderr() {
 async fn run(context: &Context, up: Up, data: &Path) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let (stop_agent, stop_collector) = (CancellationToken::new(), CancellationToken::new());
-    let config = tocsin_collector::config::Config::for_up(data.join("collector"), up.listen, up.rules.clone());
+    let config =
+        tocsin_collector::config::Config::for_up(data.join("collector"), up.listen, up.rules.clone());
     let running = tocsin_collector::run::start(config, stop_collector.clone())
         .await
         .map_err(|error| failed("the collector", &error))?;
@@ -105,10 +106,12 @@ async fn enroll_once(up: &Up, started: &Started, data: &Path) -> Result<(), Fail
     let missing = || CredentialError::Nowhere { looked: vec![started.credential_file.clone()] };
     let connection = credential::read(&started.credential_file)?.ok_or_else(missing)?;
     let identity = IdentityDir::open(data).and_then(|dir| dir.load());
-    if identity.map_err(|error| failed("the agent", &error))?.is_some() {
-        return Ok(());
-    }
+    let identity = identity.map_err(|error| failed("the agent", &error))?;
     let client = Client::connect(&connection).await?;
+    if let Some(identity) = identity {
+        let cluster = answer(client.admin().get_status(pb::GetStatusRequest {})).await?.cluster_id;
+        return same_cluster(&identity.place.cluster.to_string(), &cluster, data);
+    }
     let request = pb::CreateTokenRequest {
         env: pb::Env::from(up.env).into(),
         labels: Vec::new(),
@@ -121,6 +124,18 @@ async fn enroll_once(up: &Up, started: &Started, data: &Path) -> Result<(), Fail
         .await
         .map_err(|error| failed("enrolling the agent", &error))?;
     Ok(())
+}
+
+/// An agent of another collector would be refused for ever: better to say so at once.
+fn same_cluster(agents: &str, collectors: &str, data: &Path) -> Result<(), Failure> {
+    if agents == collectors {
+        return Ok(());
+    }
+    let place = data.display();
+    let reason = format!(
+        "it belongs to another collector (cluster {agents}, this is {collectors}); move {place} away and it enrols anew"
+    );
+    Err(Failure::Part { part: "the agent", reason })
 }
 
 fn failed(part: &'static str, error: &dyn std::fmt::Display) -> Failure {
