@@ -50,6 +50,8 @@ pub type ReloadRules = Arc<dyn Fn() -> Result<usize, String> + Send + Sync>;
 const QUERIES_MAX: usize = 16;
 /// Subscribed queries at a time: the panels of a wall of dashboards.
 const SUBSCRIPTIONS_MAX: usize = 256;
+/// Feeds read at a time: every paging tool and screen of a large company, each with some megabytes at worst.
+const FEEDS_MAX: usize = 256;
 /// How often an idle feed says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -71,6 +73,7 @@ pub struct About {
 pub struct Calls {
     queries: Arc<Semaphore>,
     subscriptions: Arc<Semaphore>,
+    feeds: Arc<Semaphore>,
     subscribers: Arc<Subscribers>,
     /// Held while a host's labels are read, changed and written.
     labelling: tokio::sync::Mutex<()>,
@@ -82,6 +85,7 @@ impl Default for Calls {
         Self {
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX)),
+            feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             subscribers: Arc::default(),
             labelling: tokio::sync::Mutex::default(),
             heartbeat: HEARTBEAT,

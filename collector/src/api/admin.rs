@@ -54,7 +54,7 @@ impl AdminService for Api {
         let token = NewToken {
             id: secret.id(),
             secret_sha256: secret.sha256(),
-            env: Env::from_number(env).map_err(refusal::invalid_message)?,
+            env: Env::from_number(env).map_err(refusal::invalid)?,
             labels: labels_in(labels),
             host_pattern: if host_pattern.is_empty() { "*".to_owned() } else { host_pattern },
             expires_at: now().plus(ttl),
@@ -125,7 +125,7 @@ impl AdminService for Api {
         let credential = Credential::generate().map_err(no_randomness)?;
         let command = Command::CreatePrincipal {
             name,
-            role: Role::from_number(role).map_err(refusal::invalid_message)?,
+            role: Role::from_number(role).map_err(refusal::invalid)?,
             secret_sha256: credential.sha256(),
             expires_at: (ttl_ms != 0).then(|| now().plus(Duration::from_millis(ttl_ms))),
         };
@@ -181,7 +181,7 @@ impl Api {
         let events = self.submit(who, command).await?;
         self.stored_through(&events).await;
         let host = self.read(move |state| state.host(agent).cloned()).await?;
-        host.ok_or_else(|| Status::not_found(format!("no such agent: {agent}")))
+        host.ok_or_else(|| refusal::unknown("agent", agent))
     }
 
     fn rule_info(&self, planned: &Planned) -> pb::RuleInfo {

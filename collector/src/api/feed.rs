@@ -40,7 +40,10 @@ impl FeedService for Api {
     async fn subscribe(&self, request: Request<pb::SubscribeRequest>) -> Result<Response<Items>, Status> {
         let who = Who::of(&request)?;
         let pb::SubscribeRequest { from, consumer, kinds } = request.into_inner();
-        let filter = Filter::parse(&kinds).map_err(refusal::invalid_filter)?;
+        let filter = Filter::parse(&kinds).map_err(refusal::invalid)?;
+        let place = self.calls.feeds.clone().try_acquire_owned();
+        let place =
+            place.map_err(|_| Status::resource_exhausted("too many feeds are read already: end one"))?;
         let head = self.read(|state| state.last_seq()).await?;
         let mut start = self.start(from, head)?;
         let reader = self.ledger.reader().await.map_err(refusal::stopping)?;
@@ -65,7 +68,10 @@ impl FeedService for Api {
             Start::Acked => return Err(Status::invalid_argument("`acked` is a consumer's: name it")),
         };
         let subscription = Subscription::new(self, who, filter, items, connected);
-        tokio::spawn(subscription.run(tail, begins_with_snapshot));
+        tokio::spawn(async move {
+            subscription.run(tail, begins_with_snapshot).await;
+            drop(place);
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -111,7 +117,7 @@ impl Api {
     }
 
     fn start(&self, from: Option<From>, head: u64) -> Result<Start, Status> {
-        let start = match from {
+        Ok(match from {
             Some(From::Cursor(text)) => {
                 match self.cursors().read(&text, head).map_err(refusal::invalid_cursor)? {
                     Cursor::Snapshot => Start::Snapshot,
@@ -126,8 +132,7 @@ impl Api {
                 let why = "say where to begin: a cursor, earliest, now, snapshot or acked";
                 return Err(Status::invalid_argument(why));
             }
-        };
-        Ok(start)
+        })
     }
 
     /// The consumer that a caller wants to be, made when there is none; it begins after a position.

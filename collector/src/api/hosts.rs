@@ -11,7 +11,7 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 use tonic::Status;
 
-use super::Api;
+use super::{Api, refusal};
 use crate::samples::{Store, Wanted};
 use crate::state::State;
 
@@ -27,7 +27,7 @@ pub(super) fn find<'s>(state: &'s State, name: &str) -> Option<&'s Host> {
 impl Api {
     /// The host that a caller names.
     pub(super) async fn host(&self, name: String) -> Result<Host, Status> {
-        let unknown = Status::not_found(format!("no such host: {name}"));
+        let unknown = refusal::unknown("host", &name);
         self.read(move |state| find(state, &name).cloned()).await?.ok_or(unknown)
     }
 

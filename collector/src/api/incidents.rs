@@ -7,7 +7,7 @@ use tocsin_shared::event::{Event, Subject};
 use tocsin_shared::incident::Incident;
 use tonic::{Request, Response, Status};
 
-use super::{Api, Who, limit};
+use super::{Api, Who, limit, refusal};
 use crate::state::command::OnIncident;
 use crate::state::{Command, State};
 
@@ -42,7 +42,7 @@ impl IncidentService for Api {
             .await?;
         // The ledger knows it first, the store longer.
         let incident = current.incident.as_ref().map(pb::Incident::from).or(incident);
-        let incident = incident.ok_or_else(|| Status::not_found(format!("no such incident: {number}")))?;
+        let incident = incident.ok_or_else(|| refusal::unknown("incident", number))?;
         let mut alerts: Vec<pb::Alert> = current.alerts.iter().map(pb::Alert::from).collect();
         alerts.extend(self.alerts_of_store(&incident, &current.alerts).await?);
         Ok(Response::new(pb::GetIncidentResponse { incident: Some(incident), alerts, timeline }))
@@ -132,7 +132,7 @@ impl Api {
             return Ok(incident.into());
         }
         let current = self.read(move |state| state.incident(number).cloned()).await?;
-        let current = current.ok_or_else(|| Status::not_found(format!("no such incident: {number}")))?;
+        let current = current.ok_or_else(|| refusal::unknown("incident", number))?;
         Ok((&current).into())
     }
 }

@@ -9,7 +9,7 @@ use tocsin_shared::run::JobRun;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Api, limit};
+use super::{Api, limit, refusal};
 use crate::state::State;
 
 /// What a list gives unless asked for another number, and at most.
@@ -41,11 +41,10 @@ impl JobService for Api {
         request: Request<pb::GetRunRequest>,
     ) -> Result<Response<pb::GetRunResponse>, Status> {
         let pb::GetRunRequest { run_id } = request.into_inner();
-        let id: Uuid = run_id
-            .parse()
-            .map_err(|_| Status::invalid_argument(format!("not a run's id: {run_id:?}; it is a uuid")))?;
+        let no_id = || refusal::invalid(format!("not a run's id: {run_id:?}; it is a uuid"));
+        let id: Uuid = run_id.parse().map_err(|_| no_id())?;
         let run = self.stored(move |store| store.run(id)).await?;
-        let run = run.ok_or_else(|| Status::not_found(format!("no such run: {id}")))?;
+        let run = run.ok_or_else(|| refusal::unknown("run", id))?;
         Ok(Response::new(pb::GetRunResponse { run: Some(run) }))
     }
 }

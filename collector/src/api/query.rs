@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, Who, blocking};
+use super::{Api, Who, blocking, refusal};
 use crate::clock::now;
 use crate::samples::Store;
 use evaluate::Steps;
@@ -98,7 +98,7 @@ impl QueryService for Api {
     ) -> Result<Response<pb::SeriesResponse>, Status> {
         let pb::SeriesRequest { selector, start_ms, end_ms } = request.into_inner();
         check_length(&selector)?;
-        let selector = names::selector(&selector).map_err(Status::invalid_argument)?;
+        let selector = names::selector(&selector).map_err(refusal::invalid)?;
         let span = (Timestamp::from_millis(start_ms.saturating_sub(1)), time_or_now(end_ms));
         let permit = self.query_permit()?;
         let found = self.query(permit, move |store| Ok(names::series(store, &selector, span))).await?;
@@ -207,7 +207,7 @@ impl Api {
 
 fn parse(text: &str) -> Result<Expr, Status> {
     check_length(text)?;
-    Expr::parse(text).map_err(|error| Status::invalid_argument(error.to_string()))
+    Expr::parse(text).map_err(refusal::invalid)
 }
 
 fn check_length(text: &str) -> Result<(), Status> {

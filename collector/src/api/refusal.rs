@@ -2,10 +2,9 @@
 //!
 //! A caller learns from the code whether to change the call, to look again, or to try later.
 
-use tocsin_proto::convert::InvalidMessage;
 use tonic::Status;
 
-use crate::feed::{InvalidCursor, InvalidFilter};
+use crate::feed::InvalidCursor;
 use crate::journal::{JournalError, Stopping};
 use crate::state::Refusal;
 use crate::store::StoreError;
@@ -13,8 +12,18 @@ use crate::store::StoreError;
 /// Longer texts do not fit into the headers that carry them.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
+/// A text that fits; what callers gave may be in it, and may be long.
+fn cut(text: impl ToString) -> String {
+    let mut text = text.to_string();
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 pub(super) fn refused(refusal: Refusal) -> Status {
-    let text = refusal.to_string();
+    let text = cut(&refusal);
     match refusal {
         Refusal::NotFound { .. } => Status::not_found(text),
         Refusal::Conflict { .. } => Status::aborted(text),
@@ -25,44 +34,44 @@ pub(super) fn refused(refusal: Refusal) -> Status {
     }
 }
 
+/// Something wrong with what the caller gave.
+pub(super) fn invalid(why: impl ToString) -> Status {
+    Status::invalid_argument(cut(why))
+}
+
+/// Nothing has this key.
+pub(super) fn unknown(what: &str, key: impl std::fmt::Display) -> Status {
+    Status::not_found(cut(format!("no such {what}: {key}")))
+}
+
 pub(super) fn stopping(stopping: Stopping) -> Status {
     Status::unavailable(stopping.to_string())
 }
 
 pub(super) fn stored(error: StoreError) -> Status {
     tracing::error!(%error, "the store does not answer");
-    Status::internal(format!("the store does not answer: {error}; nothing is lost, it is built again"))
+    Status::internal(cut(format!("the store does not answer: {error}; nothing is lost, it is built again")))
 }
 
 pub(super) fn journal(error: JournalError) -> Status {
     tracing::error!(%error, "the feed cannot read its journal");
-    Status::internal(error.to_string())
-}
-
-pub(super) fn invalid_message(error: InvalidMessage) -> Status {
-    Status::invalid_argument(error.to_string())
-}
-
-pub(super) fn invalid_filter(error: InvalidFilter) -> Status {
-    Status::invalid_argument(error.to_string())
+    Status::internal(cut(error))
 }
 
 pub(super) fn invalid_cursor(error: InvalidCursor) -> Status {
     match error {
-        InvalidCursor::Malformed(_) => Status::invalid_argument(error.to_string()),
+        InvalidCursor::Malformed(_) => invalid(error),
         InvalidCursor::OtherStore(_) | InvalidCursor::Beyond { .. } => {
-            Status::failed_precondition(error.to_string())
+            Status::failed_precondition(cut(error))
         }
     }
 }
 
-/// Mistakes in what the caller gave, many lines perhaps.
-pub(super) fn mistakes(mut text: String) -> Status {
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text.push_str("\n… and more: run `tocsin rules check` for all of them");
-    }
-    Status::invalid_argument(text)
+/// Mistakes in rule files, a line each and many perhaps.
+pub(super) fn mistakes(text: String) -> Status {
+    let whole = text.len() <= TEXT_BYTES_MAX;
+    let more = "\nand more: run `tocsin rules check` for all of them";
+    Status::invalid_argument(if whole { text } else { cut(text) + more })
 }
 
 #[cfg(test)]
@@ -93,5 +102,11 @@ mod tests {
         assert!(status.message().len() < TEXT_BYTES_MAX + 100);
         assert!(status.message().ends_with("for all of them"));
         assert_eq!(mistakes("f:1:1: no".into()).message(), "f:1:1: no");
+        let status = unknown("host", "x".repeat(1 << 20));
+        assert!(status.message().len() < TEXT_BYTES_MAX + 100);
+        assert!(
+            refused(Refusal::not_found("consumer", "x".repeat(1 << 20))).message().len()
+                < TEXT_BYTES_MAX + 100
+        );
     }
 }

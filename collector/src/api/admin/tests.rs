@@ -1,3 +1,5 @@
+//! What administrators do, and what is refused to them.
+
 use std::sync::Arc;
 
 use tocsin_shared::labels::Labels;

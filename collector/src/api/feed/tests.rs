@@ -1,3 +1,5 @@
+//! The feed as a subscriber sees it.
+
 use tocsin_proto::pb::subscribe_response::Kind;
 use tokio_stream::StreamExt;
 use tonic::Code;

@@ -10,6 +10,7 @@ use tocsin_shared::sample::Sample;
 use tocsin_shared::time::Timestamp;
 use tonic::Status;
 
+use super::super::refusal;
 use crate::samples::{SelectError, Store};
 
 /// Points in one answer, some 70 MB: beyond it nobody looks, and everybody waits.
@@ -96,7 +97,7 @@ fn refused(error: &EvalError) -> Status {
         | EvalError::ManyToMany { .. }
         | EvalError::ManyToOne { .. }
         | EvalError::GroupingNotUnique { .. }
-        | EvalError::Parameter(_) => Status::invalid_argument(error.to_string()),
+        | EvalError::Parameter(_) => refusal::invalid(error),
     }
 }
 

@@ -1,3 +1,5 @@
+//! Queries over a host with ten minutes of samples.
+
 use std::sync::Arc;
 
 use tocsin_shared::labels::Labels;
