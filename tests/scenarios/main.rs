@@ -1,1 +1,18 @@
-fn main() {}
+//! What the README promises, against the real programs: a promise, a file.
+
+mod errors;
+mod handling;
+mod identity;
+mod jobs;
+mod restart;
+
+/// The rule that the scenarios break and mend: a text file of the host says how it stands.
+const RULES: &str = r#"
+groups:
+  - name: scenario
+    rules:
+      - alert: Breached
+        expr: scenario_breach > 0
+        labels: {severity: critical}
+        annotations: {summary: "{{ $labels.instance }} is breached"}
+"#;
