@@ -1,5 +1,6 @@
 //! The agent: host → collect → spool → stream, and the jobs of the host.
 
+pub mod explain;
 pub mod collect;
 pub mod inventory;
 pub mod tick;
