@@ -14,5 +14,6 @@ pub mod alert;
 pub mod incident;
 pub mod jobs;
 pub mod store;
+pub mod feed;
 pub mod api;
 pub mod run;

@@ -1,0 +1,524 @@
+//! The command line: what can be asked, and what each request needs. `--help` is written here.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tocsin_proto::connect::Endpoint;
+use tocsin_proto::pb;
+use tocsin_shared::time::{Timestamp, parse_duration};
+
+use crate::screen::Format;
+
+const EXAMPLES: &str = "\
+Examples:
+  tocsin                        start a collector and an agent for this host, here and now
+  tocsin status                 is everything well? one screen
+  tocsin incidents              what is open, worst first
+  tocsin incident ack 12 -m \"looking at it\"
+  tocsin query 'node_load1 > 4'
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no collector answered.
+Times are UTC. Colours are left out when the output is no terminal or NO_COLOR is set.";
+
+/// Monitoring, alerts and incidents from one command line. Without a command: `tocsin up`.
+#[derive(Debug, Parser)]
+#[command(name = "tocsin", version, after_help = EXAMPLES, arg_required_else_help = false, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Global {
+    /// The collector to ask, instead of the one that the credential file names
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Connection")]
+    pub endpoint: Option<Endpoint>,
+    /// The credential file to use [default: found in the data directories, see `tocsin status --help`]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    pub credential: Option<PathBuf>,
+    /// The data directory of `tocsin up` [default: $XDG_STATE_HOME/tocsin or ~/.local/state/tocsin]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Connection")]
+    pub data: Option<PathBuf>,
+    /// Tables for people or JSON for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        help_heading = "Output"
+    )]
+    pub output: Format,
+}
+
+/// Everything `tocsin` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a collector and an agent for this host in one process
+    #[command(after_help = "\
+Examples:
+  tocsin up
+  tocsin up --data /srv/tocsin --listen 0.0.0.0      other hosts can enrol
+  tocsin up --rules /etc/tocsin/rules --env test
+
+Ctrl-C stops the agent, then the collector, both cleanly; a second Ctrl-C does not wait.")]
+    Up(Up),
+    /// Show the collector, agents, incidents, lag, store and rules on one screen
+    #[command(after_help = "\
+The credential is searched in this order, the first that exists is used:
+  --credential FILE
+  DIR/collector/credential.toml               with --data DIR, and then nowhere else
+  $XDG_STATE_HOME/tocsin/collector/credential.toml   (~/.local/state/tocsin/… if it is not set)
+  /var/lib/tocsin/collector/credential.toml
+
+Examples:
+  tocsin status
+  tocsin status -o json | jq '.problems'")]
+    Status,
+    /// List the hosts and whether they are heard
+    #[command(
+        after_help = "Examples:\n  tocsin hosts\n  tocsin hosts --all -o json | jq -r '.hosts[].instance'"
+    )]
+    Hosts {
+        /// Also those that are retired
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one host, set its labels, or take it out of service
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Evaluate a PromQL expression, now, at a time or over a range
+    #[command(after_help = "\
+Examples:
+  tocsin query 'node_load1'
+  tocsin query 'rate(node_cpu_seconds_total{mode=\"iowait\"}[5m])' --at 2026-11-23T03:10:00Z
+  tocsin query 'node_memory_MemAvailable_bytes' --start 1h --step 1m
+  tocsin query 'up' --start 6h --end 2h -o json      every point")]
+    Query(Query),
+    /// List the alerts that are firing
+    #[command(
+        after_help = "Examples:\n  tocsin alerts\n  tocsin alerts --pending\n  tocsin alerts --resolved -o json"
+    )]
+    Alerts {
+        /// Also those whose `for` is still running
+        #[arg(long)]
+        pending: bool,
+        /// Also those that are over, as far as they are kept
+        #[arg(long)]
+        resolved: bool,
+        /// Show at most this many
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        limit: u32,
+    },
+    /// List the open incidents, worst first
+    #[command(after_help = "Examples:\n  tocsin incidents\n  tocsin incidents --all --limit 500")]
+    Incidents {
+        /// Also resolved ones
+        #[arg(long)]
+        all: bool,
+        /// Show at most this many [default: 100]
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        limit: u32,
+    },
+    /// Show an incident, take it, write to it, or close it
+    #[command(subcommand)]
+    Incident(IncidentCommand),
+    /// List the jobs and how they have been going
+    #[command(after_help = "Examples:\n  tocsin jobs\n  tocsin job runs nightly-backup")]
+    Jobs,
+    /// Show the runs of a job, or one run with the end of its output
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Follow the feed of alerts, incidents, jobs and hosts
+    #[command(subcommand)]
+    Feed(FeedCommand),
+    /// Make join tokens, with which hosts enrol
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make and revoke the credentials of people and tools
+    #[command(subcommand)]
+    Principal(PrincipalCommand),
+    /// Check rule files, list the rules in force, or read them again
+    #[command(subcommand)]
+    Rules(RulesCommand),
+}
+
+/// `tocsin up`.
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    /// The address to listen on; 0.0.0.0 lets other hosts in
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub listen: IpAddr,
+    /// The environment that this host serves; only prod pages
+    #[arg(long, default_value = "prod")]
+    pub env: EnvName,
+    /// How often the agent measures
+    #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = positive_duration)]
+    pub interval: Duration,
+    /// Directories or files with Prometheus rules
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub rules: Vec<PathBuf>,
+}
+
+impl Default for Up {
+    fn default() -> Self {
+        let listen = IpAddr::from([127, 0, 0, 1]);
+        Self { listen, env: EnvName::Prod, interval: Duration::from_secs(5), rules: Vec::new() }
+    }
+}
+
+/// `tocsin host`.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// Show what is known of a host
+    #[command(after_help = "Example:\n  tocsin host show web-1")]
+    Show {
+        /// Its name or its agent's id
+        name: String,
+    },
+    /// Set labels of a host; `team=` removes one
+    #[command(after_help = "Example:\n  tocsin host label web-1 team=payments rack=")]
+    Label {
+        /// Its name or its agent's id
+        name: String,
+        /// NAME=VALUE; an empty value removes the label
+        #[arg(required = true, value_name = "LABEL=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+    },
+    /// Take a host out of service: its alerts end, its certificates are revoked
+    #[command(
+        after_help = "Example:\n  tocsin host retire web-1\n\nIts history stays. To come back it enrols anew."
+    )]
+    Retire {
+        /// Its name or its agent's id
+        name: String,
+    },
+    /// Revoke a host's certificates; its stream ends within 5 s
+    #[command(
+        after_help = "Example:\n  tocsin host revoke web-1\n\nFor a host that may be in foreign hands. It can send nothing until it enrols anew."
+    )]
+    Revoke {
+        /// Its name or its agent's id
+        name: String,
+    },
+}
+
+/// `tocsin query`.
+#[derive(Clone, Debug, Args)]
+pub struct Query {
+    /// The expression
+    #[arg(value_name = "PROMQL")]
+    pub expression: String,
+    /// Evaluate at this time instead of now: RFC 3339, Unix seconds, or an age such as 10m
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["start", "end", "step"])]
+    pub at: Option<String>,
+    /// Evaluate over a range that begins here
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<String>,
+    /// Where the range ends [default: now]
+    #[arg(long, value_name = "TIME", requires = "start")]
+    pub end: Option<String>,
+    /// The distance of the range's points [default: the range in 60 steps]
+    #[arg(long, value_name = "DURATION", requires = "start", value_parser = positive_duration)]
+    pub step: Option<Duration>,
+}
+
+/// `tocsin incident`.
+#[derive(Debug, Subcommand)]
+pub enum IncidentCommand {
+    /// Show an incident: its alerts, who is on it, what happened when
+    #[command(after_help = "Example:\n  tocsin incident show INC-12")]
+    Show {
+        /// 12 or INC-12
+        #[arg(value_parser = incident_number)]
+        id: u64,
+    },
+    /// Take an incident: it stops paging until the acknowledgement runs out
+    #[command(after_help = "Example:\n  tocsin incident ack 12 -m \"disk is being extended\"")]
+    Ack {
+        /// 12 or INC-12
+        #[arg(value_parser = incident_number)]
+        id: u64,
+        /// What you are going to do
+        #[arg(short, long, value_name = "NOTE", default_value = "")]
+        message: String,
+        /// Refuse if the incident has changed since this revision (`incident show -o json` has it)
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        rev: u64,
+    },
+    /// Write a note into an incident's timeline
+    #[command(
+        after_help = "Examples:\n  tocsin incident note 12 \"DBA called, on her way\"\n  tocsin incident note 12 -m \"failover done\""
+    )]
+    Note {
+        /// 12 or INC-12
+        #[arg(value_parser = incident_number)]
+        id: u64,
+        /// The note
+        #[arg(short, long, value_name = "TEXT", required_unless_present = "text", conflicts_with = "text")]
+        message: Option<String>,
+        /// The note
+        text: Option<String>,
+    },
+    /// Close an incident, saying how it ended
+    #[command(
+        after_help = "Example:\n  tocsin incident resolve 12 --code fixed -m \"volume extended to 2 TB\""
+    )]
+    Resolve {
+        /// 12 or INC-12
+        #[arg(value_parser = incident_number)]
+        id: u64,
+        /// How it ended
+        #[arg(long)]
+        code: ResolutionCode,
+        /// What was done
+        #[arg(short, long, value_name = "TEXT", default_value = "")]
+        message: String,
+        /// Refuse if the incident has changed since this revision (`incident show -o json` has it)
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        rev: u64,
+    },
+}
+
+/// How an incident ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ResolutionCode {
+    Fixed,
+    Workaround,
+    FalsePositive,
+    Duplicate,
+    Other,
+}
+
+impl ResolutionCode {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Workaround => "workaround",
+            Self::FalsePositive => "false_positive",
+            Self::Duplicate => "duplicate",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// `tocsin job`.
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// List the runs of a job, newest first
+    #[command(after_help = "Example:\n  tocsin job runs nightly-backup --limit 20")]
+    Runs {
+        /// The job's name
+        name: String,
+        /// Show at most this many [default: 100]
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+        limit: u32,
+    },
+    /// Show one run with the end of its output
+    #[command(after_help = "Example:\n  tocsin job show 7f9c2e1a-3c55-4b12-9d0e-2f3b8a1c4d5e")]
+    Show {
+        /// The run's id, from `tocsin job runs NAME`
+        run_id: String,
+    },
+}
+
+/// `tocsin feed`.
+#[derive(Debug, Subcommand)]
+pub enum FeedCommand {
+    /// Print events as they happen, until Ctrl-C; reconnects and goes on where it was
+    #[command(after_help = "\
+Examples:
+  tocsin feed tail
+  tocsin feed tail --from snapshot              first what is open now, then what happens
+  tocsin feed tail --kind incident. -o json     JSON lines of incidents only
+  tocsin feed tail --consumer pager             goes on after what `pager` has acknowledged, and
+                                                acknowledges what it printed")]
+    Tail(Tail),
+}
+
+/// `tocsin feed tail`.
+#[derive(Clone, Debug, Args)]
+pub struct Tail {
+    /// Where to begin: now, earliest, snapshot, or the cursor of an earlier item
+    /// [default: now; with --consumer where it has acknowledged to]
+    #[arg(long, value_name = "PLACE")]
+    pub from: Option<String>,
+    /// Follow as this consumer and acknowledge what is printed
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<String>,
+    /// Only events of this kind; `incident.` takes all that begin so; may be repeated
+    #[arg(long = "kind", value_name = "KIND")]
+    pub kinds: Vec<String>,
+}
+
+/// `tocsin token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a join token for one host; it is shown once
+    #[command(after_help = "\
+Examples:
+  tocsin token create --env prod
+  tocsin token create --env uat --label team=payments --host 'web-*' --ttl 15m")]
+    Create {
+        /// The environment that the host will serve; only prod pages
+        #[arg(long)]
+        env: EnvName,
+        /// A label that the host gets; may be repeated
+        #[arg(long = "label", value_name = "LABEL=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Which host names may use it, with `*` for anything
+        #[arg(long, value_name = "PATTERN", default_value = "*")]
+        host: String,
+        /// How long it is good for, at most 24h
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = positive_duration)]
+        ttl: Duration,
+    },
+    /// List the join tokens and who used them
+    List,
+}
+
+/// `tocsin principal`.
+#[derive(Debug, Subcommand)]
+pub enum PrincipalCommand {
+    /// Make a credential for a person or tool; it is shown once
+    #[command(after_help = "\
+Examples:
+  tocsin principal create anna --role responder
+  tocsin principal create pager --role consumer --ttl 90d
+
+Roles: viewer reads; responder also acknowledges, notes, resolves and reads job output; operator also labels and
+retires hosts and reloads rules; admin does everything; consumer follows the feed as itself and nothing else.")]
+    Create {
+        /// Its name, as it stands in the history of all it does
+        name: String,
+        /// What it may do
+        #[arg(long)]
+        role: RoleName,
+        /// How long the credential is good for [default: until it is revoked]
+        #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+        ttl: Option<Duration>,
+    },
+    /// List the principals, their roles and whether they are valid
+    List,
+    /// Revoke a principal's credential at once
+    #[command(after_help = "Example:\n  tocsin principal revoke anna")]
+    Revoke {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `tocsin rules`.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Check rule files without a collector; exits with 1 when there are mistakes
+    #[command(
+        after_help = "Examples:\n  tocsin rules check rules/*.yml\n  tocsin rules check rules/*.yml || exit 1     in a pipeline"
+    )]
+    Check {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the rules in force and what is wrong with them
+    List,
+    /// Have the collector read its rule files again, all or none
+    Reload,
+}
+
+/// The environment a host serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EnvName {
+    Prod,
+    Uat,
+    Dr,
+    Test,
+}
+
+impl From<EnvName> for pb::Env {
+    fn from(name: EnvName) -> Self {
+        match name {
+            EnvName::Prod => Self::Prod,
+            EnvName::Uat => Self::Uat,
+            EnvName::Dr => Self::Dr,
+            EnvName::Test => Self::Test,
+        }
+    }
+}
+
+/// What a principal may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    Viewer,
+    Responder,
+    Operator,
+    Admin,
+    Consumer,
+}
+
+impl From<RoleName> for pb::Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Viewer => Self::Viewer,
+            RoleName::Responder => Self::Responder,
+            RoleName::Operator => Self::Operator,
+            RoleName::Admin => Self::Admin,
+            RoleName::Consumer => Self::Consumer,
+        }
+    }
+}
+
+/// `12`, `#12`, `INC-12`.
+fn incident_number(text: &str) -> Result<u64, String> {
+    let prefix = text.get(..4).filter(|prefix| prefix.eq_ignore_ascii_case("INC-"));
+    let digits = match prefix {
+        Some(_) => &text[4..],
+        None => text.strip_prefix('#').unwrap_or(text),
+    };
+    match digits.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("an incident is named like 12 or INC-12".into()),
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("it must be longer than nothing, like 30s or 1h".into()),
+        span => Ok(span),
+    }
+}
+
+/// `name=value` with a Prometheus label name.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write LABEL=VALUE, like team=payments")?;
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let valid = name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit());
+    if !valid {
+        return Err(format!("{name:?} is not a label name; it has letters, digits and `_`, no digit first"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A point in time as people give it: RFC 3339, Unix seconds, `now`, or an age such as `10m`.
+pub fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(now);
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at);
+    }
+    let age = text.strip_prefix('-').unwrap_or(text);
+    parse_duration(age).map(|age| now.minus(age)).map_err(|_| {
+        format!("not a time: {text:?}; write 2026-11-23T10:00:00Z, Unix seconds, or an age like 10m")
+    })
+}
+
+#[cfg(test)]
+mod tests;

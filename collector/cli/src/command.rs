@@ -1,0 +1,60 @@
+//! ⇄ From a command line to what it does. Each command asks the collector and shows the answer.
+
+mod ask;
+mod feed;
+mod rules;
+
+use std::time::SystemTime;
+
+use tocsin_shared::time::Timestamp;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::arguments::{Arguments, Command, FeedCommand, Global, RulesCommand, Up};
+use crate::client::Client;
+use crate::credential::{self, Connection, Places};
+use crate::failure::Failure;
+use crate::screen::Screen;
+
+/// What commands share: the connection's settings and the screen.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub global: Global,
+    pub screen: Screen,
+    pub places: Places,
+}
+
+impl Context {
+    fn connection(&self) -> Result<Connection, Failure> {
+        Ok(credential::find(&self.global, &self.places)?)
+    }
+
+    async fn client(&self) -> Result<Client, Failure> {
+        Client::connect(&self.connection()?).await
+    }
+}
+
+/// Does what the command line says.
+pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
+    let screen = Screen::stdout(global.output, now());
+    let context = Context { global, screen, places: Places::from_env() };
+    match command.unwrap_or_else(|| Command::Up(Up::default())) {
+        Command::Up(_) => Err(Failure::Usage("`up` is not in this build".into())),
+        Command::Rules(RulesCommand::Check { files }) => rules::check(&files, &context.screen),
+        Command::Feed(FeedCommand::Tail(tail)) => small_runtime()?.block_on(feed::tail(&context, tail)),
+        command => small_runtime()?.block_on(ask::ask(&context, command)),
+    }
+}
+
+/// One call and its answer need no second thread.
+fn small_runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Part { part: "tokio", reason: error.to_string() })
+}
+
+/// The wall clock; before 1970 it is the epoch.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::default().plus(since)
+}

@@ -1,0 +1,126 @@
+//! The collector in one answer.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use tocsin_proto::pb;
+use tocsin_shared::alert::Condition;
+use tocsin_shared::host::HostState;
+use tonic::Status;
+
+use super::super::{Api, blocking, extend_unique, refusal};
+use crate::clock::now;
+use crate::state::State;
+
+/// Lines of problems in one answer; the log has all.
+const PROBLEMS_MAX: usize = 100;
+
+/// What the status needs of the ledger's state.
+struct Counts {
+    hosts: [u32; 4],
+    alerts_firing: usize,
+    incidents_open: usize,
+    consumers: usize,
+    consumer_lag_max: u64,
+}
+
+impl Counts {
+    fn of(state: &State) -> Self {
+        let mut hosts = [0; 4];
+        for host in state.hosts() {
+            hosts[place(host.state)] += 1;
+        }
+        let head = state.last_seq();
+        let lags = state.consumers().map(|consumer| head.saturating_sub(consumer.acked_seq));
+        Self {
+            hosts,
+            alerts_firing: state.active_alerts().filter(|a| a.condition == Condition::Firing).count(),
+            incidents_open: state.open_incidents().count(),
+            consumers: state.consumers().count(),
+            consumer_lag_max: lags.max().unwrap_or(0),
+        }
+    }
+}
+
+/// Where a state of hosts stands in the answer.
+fn place(state: HostState) -> usize {
+    match state {
+        HostState::Pending => 0,
+        HostState::Online => 1,
+        HostState::Unreachable => 2,
+        HostState::Retired => 3,
+    }
+}
+
+impl Api {
+    pub(super) async fn collector_status(&self) -> Result<pb::GetStatusResponse, Status> {
+        let counts = self.read(Counts::of).await?;
+        let standing = self.rows.standing().await.map_err(refusal::stopping)?;
+        let (samples, store) = (self.samples.clone(), self.projection.store.clone());
+        let events_dir = self.about.data_dir.join("events");
+        let on_disk = move || (samples.stats(), store.bytes(), bytes_in(&events_dir), resident_bytes());
+        let (stats, store_bytes, events_journal_bytes, resident_bytes) = blocking(on_disk).await?;
+        let (evaluated, late) = self.statistics.rows();
+        let (evaluate_p50_us, evaluate_p99_us) = self.statistics.delay_quantiles();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(pb::GetStatusResponse {
+            version: self.about.version.clone(),
+            cluster_id: self.about.cluster_id.clone(),
+            started_at_ms: self.about.started_at.as_millis(),
+            now_ms: now().as_millis(),
+            hosts: counts.hosts.to_vec(),
+            alerts_firing: count(counts.alerts_firing),
+            incidents_open: count(counts.incidents_open),
+            rules: count(self.plan.load().rules.len()),
+            series: stats.series as u64,
+            rows: evaluated + late,
+            samples: stats.samples_in_memory + stats.samples_at_rest,
+            events_head: *self.ledger.head().borrow(),
+            store_applied: *self.projection.applied.borrow(),
+            samples_journal_bytes: standing.bytes,
+            events_journal_bytes,
+            blocks_bytes: stats.bytes_at_rest,
+            store_bytes,
+            resident_bytes,
+            data_dir: self.about.data_dir.display().to_string(),
+            problems: self.problems(),
+            evaluate_p50_us,
+            evaluate_p99_us,
+            consumers: count(counts.consumers),
+            consumer_lag_max: counts.consumer_lag_max,
+        })
+    }
+
+    /// What is wrong with the collector itself; what is wrong with hosts are alerts.
+    fn problems(&self) -> Vec<String> {
+        let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut problems = lines(&self.about.problems);
+        extend_unique(&mut problems, lines(&self.projection.problems));
+        let plan = self.plan.load_full();
+        let failing = plan.rules.iter().filter_map(|planned| {
+            let id = planned.rule.id.as_str();
+            Some(format!("rule {id} fails: {}", self.statistics.error_of(id)?))
+        });
+        extend_unique(&mut problems, failing);
+        if problems.len() > PROBLEMS_MAX {
+            let more = problems.split_off(PROBLEMS_MAX - 1).len();
+            problems.push(format!("and {more} more problems: the log has them"));
+        }
+        problems
+    }
+}
+
+/// The length of all files in a directory; what vanishes meanwhile counts for nothing.
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter_map(|entry| entry.metadata().ok()).filter(|meta| meta.is_file());
+    files.map(|meta| meta.len()).sum()
+}
+
+/// Resident memory of this process; 0 where the kernel does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let page_bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    pages * page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}

@@ -1,0 +1,169 @@
+//! The feed's service: who may subscribe as whom, waiting, heartbeats, acknowledgements.
+//!
+//! Each subscription is a task with its own reader of the journal and a short queue: a slow consumer waits for itself
+//! alone, and takes memory for a piece of events and its queue, however far behind it is.
+
+mod stream;
+
+use tocsin_proto::pb;
+use tocsin_proto::pb::feed_service_server::FeedService;
+use tocsin_proto::pb::subscribe_request::From;
+use tocsin_shared::access::{Consumer, Role};
+use tocsin_shared::event::Subject;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Api, Who, refusal};
+use crate::feed::{Cursor, Cursors, Filter, Tail};
+use crate::state::{Command, Refusal};
+use stream::Subscription;
+
+/// Items that wait for a slow subscriber.
+const QUEUE: usize = 64;
+
+type Items = ReceiverStream<Result<pb::SubscribeResponse, Status>>;
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Earliest,
+    Snapshot,
+    After(u64),
+    Acked,
+}
+
+#[tonic::async_trait]
+impl FeedService for Api {
+    type SubscribeStream = Items;
+
+    async fn subscribe(&self, request: Request<pb::SubscribeRequest>) -> Result<Response<Items>, Status> {
+        let who = Who::of(&request)?;
+        let pb::SubscribeRequest { from, consumer, kinds } = request.into_inner();
+        let filter = Filter::parse(&kinds).map_err(refusal::invalid_filter)?;
+        let head = self.read(|state| state.last_seq()).await?;
+        let mut start = self.start(from, head)?;
+        let reader = self.ledger.reader().await.map_err(refusal::stopping)?;
+        let mut connected = None;
+        if !consumer.is_empty() {
+            let begins_after = match start {
+                Start::After(seq) => seq,
+                Start::Earliest => reader.position().saturating_sub(1),
+                Start::Snapshot | Start::Acked => head,
+            };
+            let record = self.consumer(&who, consumer, begins_after).await?;
+            if start == Start::Acked {
+                start = Start::After(record.acked_seq);
+            }
+            connected = Some(self.calls.subscribers.take_over(&record.name));
+        }
+        let (items, stream) = mpsc::channel(QUEUE);
+        let (tail, begins_with_snapshot) = match start {
+            Start::Earliest => (Tail::earliest(reader), false),
+            Start::Snapshot => (Tail::after(reader, head), true),
+            Start::After(seq) => (Tail::after(reader, seq), false),
+            Start::Acked => return Err(Status::invalid_argument("`acked` is a consumer's: name it")),
+        };
+        let subscription = Subscription::new(self, who, filter, items, connected);
+        tokio::spawn(subscription.run(tail, begins_with_snapshot));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn ack(&self, request: Request<pb::AckRequest>) -> Result<Response<pb::AckResponse>, Status> {
+        let who = Who::of(&request)?;
+        let pb::AckRequest { consumer, cursor } = request.into_inner();
+        let head = self.read(|state| state.last_seq()).await?;
+        let seq = match self.cursors().read(&cursor, head).map_err(refusal::invalid_cursor)? {
+            Cursor::After(seq) => seq,
+            Cursor::Snapshot => 0, // A part of a snapshot is no position: the ledger looks who asks, and nothing moves.
+        };
+        let name = consumer.clone();
+        let events = self.submit(&who, Command::AckFeed { consumer: name, seq }).await?;
+        let moved = events.into_iter().find_map(|event| match event.subject {
+            Subject::Consumer(consumer) => Some(consumer),
+            _ => None,
+        });
+        let record = match moved {
+            Some(consumer) => Some(consumer),
+            None => self.read(move |state| state.consumer(&consumer).cloned()).await?,
+        };
+        Ok(Response::new(pb::AckResponse { consumer: record.as_ref().map(pb::Consumer::from) }))
+    }
+
+    async fn list_consumers(
+        &self,
+        _: Request<pb::ListConsumersRequest>,
+    ) -> Result<Response<pb::ListConsumersResponse>, Status> {
+        let (head, consumers) =
+            self.read(|state| (state.last_seq(), state.consumers().cloned().collect::<Vec<_>>())).await?;
+        let status = |consumer: &Consumer| pb::ConsumerStatus {
+            consumer: Some(consumer.into()),
+            lag: head.saturating_sub(consumer.acked_seq),
+            connected: self.calls.subscribers.is_connected(&consumer.name),
+        };
+        Ok(Response::new(pb::ListConsumersResponse { consumers: consumers.iter().map(status).collect() }))
+    }
+}
+
+impl Api {
+    fn cursors(&self) -> Cursors {
+        Cursors::new(self.store_epoch.clone())
+    }
+
+    fn start(&self, from: Option<From>, head: u64) -> Result<Start, Status> {
+        let start = match from {
+            Some(From::Cursor(text)) => {
+                match self.cursors().read(&text, head).map_err(refusal::invalid_cursor)? {
+                    Cursor::Snapshot => Start::Snapshot,
+                    Cursor::After(seq) => Start::After(seq),
+                }
+            }
+            Some(From::Earliest(true)) => Start::Earliest,
+            Some(From::Now(true)) => Start::After(head),
+            Some(From::Snapshot(true)) => Start::Snapshot,
+            Some(From::Acked(true)) => Start::Acked,
+            _ => {
+                let why = "say where to begin: a cursor, earliest, now, snapshot or acked";
+                return Err(Status::invalid_argument(why));
+            }
+        };
+        Ok(start)
+    }
+
+    /// The consumer that a caller wants to be, made when there is none; it begins after a position.
+    async fn consumer(&self, who: &Who, name: String, begins_after: u64) -> Result<Consumer, Status> {
+        if !matches!(who.role, Role::Consumer | Role::Admin) {
+            let why = "a named consumer is for paging tools: subscribe without a name, or with a consumer's credential";
+            return Err(Status::permission_denied(why));
+        }
+        let known = self.known_consumer(&name).await?;
+        let record = match known {
+            Some(record) => record,
+            None => {
+                let owner = who.name.clone();
+                let create = Command::CreateConsumer { name: name.clone(), owner, at_seq: begins_after };
+                let created = self.ledger.submit(create, who.actor()).await.map_err(refusal::stopping)?;
+                match created {
+                    // Another subscription may just have made it.
+                    Ok(_) | Err(Refusal::AlreadyExists { .. }) => {}
+                    Err(refusal) => return Err(refusal::refused(refusal)),
+                }
+                let unknown = || Status::internal(format!("consumer {name} was made and is not there"));
+                self.known_consumer(&name).await?.ok_or_else(unknown)?
+            }
+        };
+        if record.owner != who.name && who.role != Role::Admin {
+            let why = format!("consumer {} belongs to {}", record.name, record.owner);
+            return Err(Status::permission_denied(why));
+        }
+        Ok(record)
+    }
+
+    async fn known_consumer(&self, name: &str) -> Result<Option<Consumer>, Status> {
+        let name = name.to_owned();
+        self.read(move |state| state.consumer(&name).cloned()).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

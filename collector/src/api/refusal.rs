@@ -1,0 +1,97 @@
+//! From what the collector's parts refuse or fail at to gRPC's codes: the one place.
+//!
+//! A caller learns from the code whether to change the call, to look again, or to try later.
+
+use tocsin_proto::convert::InvalidMessage;
+use tonic::Status;
+
+use crate::feed::{InvalidCursor, InvalidFilter};
+use crate::journal::{JournalError, Stopping};
+use crate::state::Refusal;
+use crate::store::StoreError;
+
+/// Longer texts do not fit into the headers that carry them.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
+
+pub(super) fn refused(refusal: Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::NotFound { .. } => Status::not_found(text),
+        Refusal::Conflict { .. } => Status::aborted(text),
+        Refusal::Invalid { .. } => Status::invalid_argument(text),
+        Refusal::Denied { .. } => Status::permission_denied(text),
+        Refusal::AlreadyExists { .. } => Status::already_exists(text),
+        Refusal::Exhausted { .. } => Status::resource_exhausted(text),
+    }
+}
+
+pub(super) fn stopping(stopping: Stopping) -> Status {
+    Status::unavailable(stopping.to_string())
+}
+
+pub(super) fn stored(error: StoreError) -> Status {
+    tracing::error!(%error, "the store does not answer");
+    Status::internal(format!("the store does not answer: {error}; nothing is lost, it is built again"))
+}
+
+pub(super) fn journal(error: JournalError) -> Status {
+    tracing::error!(%error, "the feed cannot read its journal");
+    Status::internal(error.to_string())
+}
+
+pub(super) fn invalid_message(error: InvalidMessage) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+pub(super) fn invalid_filter(error: InvalidFilter) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+pub(super) fn invalid_cursor(error: InvalidCursor) -> Status {
+    match error {
+        InvalidCursor::Malformed(_) => Status::invalid_argument(error.to_string()),
+        InvalidCursor::OtherStore(_) | InvalidCursor::Beyond { .. } => {
+            Status::failed_precondition(error.to_string())
+        }
+    }
+}
+
+/// Mistakes in what the caller gave, many lines perhaps.
+pub(super) fn mistakes(mut text: String) -> Status {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push_str("\n… and more: run `tocsin rules check` for all of them");
+    }
+    Status::invalid_argument(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_code() {
+        for (refusal, code) in [
+            (Refusal::not_found("incident", 7), Code::NotFound),
+            (Refusal::Conflict { current: 3 }, Code::Aborted),
+            (Refusal::invalid("no"), Code::InvalidArgument),
+            (Refusal::denied("no"), Code::PermissionDenied),
+            (Refusal::AlreadyExists { what: "it".into() }, Code::AlreadyExists),
+            (Refusal::Exhausted { what: "things".into(), max: 1 }, Code::ResourceExhausted),
+        ] {
+            assert_eq!(refused(refusal.clone()).code(), code, "{refusal:?}");
+        }
+        assert_eq!(stopping(Stopping).code(), Code::Unavailable);
+        assert_eq!(stored(StoreError::Record("x".into())).code(), Code::Internal);
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_say_so() {
+        let status = mistakes("é".repeat(TEXT_BYTES_MAX));
+        assert!(status.message().len() < TEXT_BYTES_MAX + 100);
+        assert!(status.message().ends_with("for all of them"));
+        assert_eq!(mistakes("f:1:1: no".into()).message(), "f:1:1: no");
+    }
+}

@@ -1,0 +1,160 @@
+//! What the tests of services share: a collector over a directory of its own, without sockets.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tempfile::TempDir;
+use tocsin_shared::access::Role;
+use tocsin_shared::disk::RealDisk;
+use tocsin_shared::event::{Actor, Event, Sealed};
+use tocsin_shared::identity::Env;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+use super::{About, Api, Calls};
+use crate::clock::now;
+use crate::identity::authorise::Caller;
+use crate::ingest::presence::Presence;
+use crate::journal::ledger::{self, Fatal};
+use crate::journal::rows;
+use crate::samples;
+use crate::state::testing::{digest, enrolment, evaluation, rule, token};
+use crate::state::{Command, Defaults};
+use crate::store::{MemoryTables, projector};
+
+/// The epoch of cursors in tests.
+pub(super) const EPOCH: &str = "e1";
+
+/// A collector with the host `web-1` (agent 1) and the administrator `ann`.
+pub(super) struct Collector {
+    pub(super) api: Api,
+    dir: TempDir,
+}
+
+/// A request of `ann`'s.
+pub(super) fn call<T>(message: T) -> Request<T> {
+    call_as("ann", Role::Admin, message)
+}
+
+pub(super) fn call_as<T>(name: &str, role: Role, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller::Principal { name: name.into(), role });
+    request
+}
+
+impl Collector {
+    pub(super) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = Self { api: open(dir.path(), Calls::default()).await, dir };
+        collector.principal("ann", Role::Admin, 1).await;
+        let mut token = token(1, Env::Prod, "*");
+        token.expires_at = now().plus(Duration::from_secs(60));
+        collector.submit(Command::CreateToken(token)).await;
+        let mut enrolment = enrolment(1, "web-1");
+        enrolment.certificate.not_after = now().plus(Duration::from_secs(60));
+        let events = collector.submit(Command::Enrol(enrolment)).await;
+        collector.api.stored_through(&events).await;
+        collector
+    }
+
+    /// Stops, and starts again over the same directory.
+    pub(super) async fn restart(self) -> Self {
+        self.restart_with_damage("").await
+    }
+
+    /// Restarts; meanwhile the event with this text is damaged in the journal.
+    pub(super) async fn restart_with_damage(self, text: &str) -> Self {
+        let Self { api, dir } = self;
+        halt(api).await;
+        for entry in std::fs::read_dir(dir.path().join("events")).unwrap() {
+            let path = entry.unwrap().path();
+            let mut content = std::fs::read(&path).unwrap();
+            let found = content.windows(text.len().max(1)).position(|bytes| bytes == text.as_bytes());
+            if let Some(at) = found {
+                content[at] ^= 1;
+                std::fs::write(&path, content).unwrap();
+            }
+        }
+        Self { api: open(dir.path(), Calls::default()).await, dir }
+    }
+
+    pub(super) async fn stop(self) {
+        halt(self.api).await;
+    }
+
+    /// Feeds of this collector say at once that they are idle.
+    pub(super) fn impatient(mut self) -> Self {
+        self.api.calls = Arc::new(Calls { heartbeat: Duration::from_millis(1), ..Calls::default() });
+        self
+    }
+
+    pub(super) async fn submit(&self, command: Command) -> Vec<Event> {
+        let text = format!("{command:?}");
+        let decided = self.api.ledger.submit(command, Actor::Principal("ann".into())).await.unwrap();
+        decided.unwrap_or_else(|refusal| panic!("{text}: {refusal}"))
+    }
+
+    pub(super) async fn principal(&self, name: &str, role: Role, secret: u128) {
+        let secret_sha256 = digest(secret);
+        let name = name.into();
+        self.submit(Command::CreatePrincipal { name, role, secret_sha256, expires_at: None }).await;
+    }
+
+    /// Revokes a principal; another administrator stays.
+    pub(super) async fn revoke(&self, name: &str) {
+        self.principal("other-admin", Role::Admin, 99).await;
+        self.submit(Command::RevokePrincipal { name: name.into() }).await;
+    }
+
+    /// Evaluates a critical rule for `web-1` with these devices breached; it fires after `hold` seconds.
+    pub(super) async fn fires(&self, rule_id: &str, hold: u64, devices: &[&str]) -> Vec<Event> {
+        let elements: Vec<_> = devices.iter().map(|device| (*device, "critical")).collect();
+        let head = *self.api.ledger.head().borrow();
+        let command = evaluation(&rule(rule_id, hold, 0), 1, head as i64, head, &elements);
+        self.submit(command).await
+    }
+}
+
+async fn open(dir: &Path, calls: Calls) -> Api {
+    let (stop, disk) = (CancellationToken::new(), Arc::new(RealDisk));
+    let fatal = Fatal::new(stop.clone());
+    let (samples, _) = samples::Store::open(dir).unwrap();
+    let samples = Arc::new(samples);
+    let opened = rows::open(disk.clone(), dir, samples.clone(), &Sealed::default(), [], 0).unwrap();
+    let (evaluate, _) = mpsc::sync_channel(1);
+    let rows = opened.start(evaluate, fatal.clone());
+    let ledger = ledger::open(disk, dir).unwrap().start(Defaults::default(), fatal);
+    let reader = ledger.reader().await.unwrap();
+    let (tables, path) = (Arc::new(MemoryTables::default()), dir.join("store"));
+    let projection = projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current());
+    Api {
+        ledger,
+        projection,
+        samples,
+        rows,
+        presence: Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now())),
+        plan: Arc::new(ArcSwap::default()),
+        statistics: Arc::default(),
+        about: Arc::new(About {
+            version: "1.2.3".into(),
+            cluster_id: "c1".into(),
+            started_at: now(),
+            data_dir: dir.to_owned(),
+            problems: Mutex::default(),
+            ca_pin: [7; 32],
+        }),
+        reload: Arc::new(|| Ok(0)),
+        store_epoch: EPOCH.into(),
+        calls: Arc::new(calls),
+        stop,
+    }
+}
+
+async fn halt(api: Api) {
+    api.stop.cancel();
+    api.rows.stop().await;
+    api.ledger.stop().await;
+}
