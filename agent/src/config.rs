@@ -236,14 +236,15 @@ impl Check<'_> {
         let RawConfig { data_dir, collector, interval, log_level, spool, jobs, collect } = raw;
         let data_dir = self.value("data_dir", data_dir, absolute);
         let mut config = Config::in_dir(data_dir.unwrap_or_else(|| DATA_DIR_DEFAULT.into()));
-        config.collector =
-            self.value("collector", collector, |text: String| text.parse().map_err(|error| format!("{error}")));
+        config.collector = self
+            .value("collector", collector, |text: String| text.parse().map_err(|error| format!("{error}")));
         config.interval = self.value("interval", interval, interval_in).unwrap_or(config.interval);
         config.log_level = self.value("log_level", log_level, log_level_in).unwrap_or_default();
         config.spool = self.spool(spool);
         let RawJobs { socket, drop_box } = jobs;
         config.jobs.socket = self.value("jobs.socket", socket, absolute).unwrap_or(config.jobs.socket);
-        config.jobs.drop_box = self.value("jobs.drop_box", drop_box, absolute).unwrap_or(config.jobs.drop_box);
+        config.jobs.drop_box =
+            self.value("jobs.drop_box", drop_box, absolute).unwrap_or(config.jobs.drop_box);
         config.collect = self.collect(collect);
         config
     }
@@ -285,13 +286,24 @@ impl Check<'_> {
             textfile_directory,
             disabled,
         } = raw;
-        let pattern =
-            |text: String| Regex::new(&text).map_err(|error| error.to_string().replace('\n', " "));
+        let pattern = |text: String| Regex::new(&text).map_err(|error| error.to_string().replace('\n', " "));
         collect::Config {
-            filesystem_exclude_types: self.value("collect.filesystem_exclude_types", filesystem_exclude_types, pattern),
-            filesystem_exclude_mounts: self.value("collect.filesystem_exclude_mounts", filesystem_exclude_mounts, pattern),
+            filesystem_exclude_types: self.value(
+                "collect.filesystem_exclude_types",
+                filesystem_exclude_types,
+                pattern,
+            ),
+            filesystem_exclude_mounts: self.value(
+                "collect.filesystem_exclude_mounts",
+                filesystem_exclude_mounts,
+                pattern,
+            ),
             disk_exclude_devices: self.value("collect.disk_exclude_devices", disk_exclude_devices, pattern),
-            network_exclude_devices: self.value("collect.network_exclude_devices", network_exclude_devices, pattern),
+            network_exclude_devices: self.value(
+                "collect.network_exclude_devices",
+                network_exclude_devices,
+                pattern,
+            ),
             textfile_directory: self.value("collect.textfile_directory", textfile_directory, absolute),
             disabled,
             ..collect::Config::default()
@@ -400,14 +412,20 @@ mod tests {
             ("intervall = \"10s\"", &["line 1: unknown field `intervall`"]),
             ("[spool]\nmax_byte = 1", &["line 2: unknown field `max_byte`"]),
             ("data_dir = 5", &["line 1: invalid type"]),
-            ("data_dir = \"here\"\n[spool]\nfree_floor_percent = 200\nmax_bytes = \"1 ZiB\"", &[
-                "line 1: data_dir: \"here\" is no absolute path",
-                "line 4: spool.max_bytes: \"1 ZiB\" is no size",
-                "line 3: spool.free_floor_percent: expected 0 to 90",
-            ]),
+            (
+                "data_dir = \"here\"\n[spool]\nfree_floor_percent = 200\nmax_bytes = \"1 ZiB\"",
+                &[
+                    "line 1: data_dir: \"here\" is no absolute path",
+                    "line 4: spool.max_bytes: \"1 ZiB\" is no size",
+                    "line 3: spool.free_floor_percent: expected 0 to 90",
+                ],
+            ),
             ("[spool]\nmax_bytes = \"32MiB\"", &["line 2: spool.max_bytes: 33554432 is too small"]),
             ("collector = \"http://x:1\"", &["line 1: collector: \"http://x:1\" asks for plain HTTP"]),
-            ("[collect]\ndisk_exclude_devices = \"(\"", &["line 2: collect.disk_exclude_devices: regex parse error"]),
+            (
+                "[collect]\ndisk_exclude_devices = \"(\"",
+                &["line 2: collect.disk_exclude_devices: regex parse error"],
+            ),
             ("log_level = \"loud\"", &["line 1: log_level: \"loud\" is none of"]),
             ("interval = ", &["line 1: "]),
         ] {

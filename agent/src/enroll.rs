@@ -120,8 +120,13 @@ async fn ask(channel: Channel, request: pb::EnrollRequest) -> Result<pb::EnrollR
     answer.map(tonic::Response::into_inner).map_err(|status| {
         let reason = status.message().to_owned();
         match status.code() {
-            Code::Unavailable | Code::Internal | Code::Unknown | Code::DeadlineExceeded | Code::Aborted
-            | Code::ResourceExhausted | Code::Cancelled => EnrollError::Failed { reason },
+            Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::ResourceExhausted
+            | Code::Cancelled => EnrollError::Failed { reason },
             _ => EnrollError::Refused { reason },
         }
     })
@@ -129,8 +134,15 @@ async fn ask(channel: Channel, request: pb::EnrollRequest) -> Result<pb::EnrollR
 
 /// What an answer says, as far as it is not in the certificate.
 fn read(answer: &pb::EnrollResponse, asked: &Endpoint) -> Result<(Place, Enrolled), EnrollError> {
-    let pb::EnrollResponse { agent, certificate_pem: _, ca_pem: _, agents_endpoint, cluster_id, instance, env } =
-        answer;
+    let pb::EnrollResponse {
+        agent,
+        certificate_pem: _,
+        ca_pem: _,
+        agents_endpoint,
+        cluster_id,
+        instance,
+        env,
+    } = answer;
     let id = |field: &'static str, text: &str| {
         Uuid::try_parse(text).map_err(|_| InvalidPlace::Id { field, text: text.to_owned() }.to_string())
     };
@@ -145,7 +157,9 @@ fn read(answer: &pb::EnrollResponse, asked: &Endpoint) -> Result<(Place, Enrolle
 /// `HOST:PORT`; an empty host is the one that we enrol with.
 fn agents_place(text: &str, asked: &Endpoint) -> Result<Endpoint, EnrollError> {
     let text = match text.strip_prefix(':') {
-        Some(port) => Endpoint { host: asked.host.clone(), port: 1 }.to_string().trim_end_matches('1').to_owned() + port,
+        Some(port) => {
+            Endpoint { host: asked.host.clone(), port: 1 }.to_string().trim_end_matches('1').to_owned() + port
+        }
         None => text.to_owned(),
     };
     text.parse().map_err(|error: connect::InvalidEndpoint| EnrollError::Answer(error.to_string()))

@@ -176,7 +176,10 @@ impl Keeper {
         self.requests.send(request).await.map_err(|_| Stopping)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Ask<T>) -> Command) -> Result<Result<T, SpoolError>, Stopping> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(Ask<T>) -> Command,
+    ) -> Result<Result<T, SpoolError>, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply)).await?;
         answer.await.map_err(|_| Stopping)
@@ -308,7 +311,9 @@ impl Keep {
     fn note(&mut self, result: Result<(), SpoolError>) {
         let was = std::mem::replace(&mut self.failing, result.is_err());
         match result {
-            Err(error) if !was => tracing::warn!(error = one_line(&error), "the spool does not take everything"),
+            Err(error) if !was => {
+                tracing::warn!(error = one_line(&error), "the spool does not take everything")
+            }
             Ok(()) if was => tracing::info!("the spool takes everything again"),
             _ => {}
         }

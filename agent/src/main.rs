@@ -49,7 +49,8 @@ fn run_agent(args: RunArgs) -> anyhow::Result<()> {
     log(&config);
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stopping = stop.clone();
         tokio::spawn(async move {
             tokio::select! {

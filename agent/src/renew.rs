@@ -112,10 +112,20 @@ mod tests {
 
     #[test]
     fn waits_are_anything_up_to_a_growing_ceiling() {
-        for (failures, random, seconds) in
-            [(0, 1.0, 60), (1, 1.0, 120), (2, 0.5, 120), (9, 1.0, 600), (u32::MAX, 1.0, 600), (0, 0.0, 1), (3, f64::NAN, 480)]
-        {
-            assert_eq!(wait_after(failures, random), Duration::from_secs(seconds), "{failures} failures, {random}");
+        for (failures, random, seconds) in [
+            (0, 1.0, 60),
+            (1, 1.0, 120),
+            (2, 0.5, 120),
+            (9, 1.0, 600),
+            (u32::MAX, 1.0, 600),
+            (0, 0.0, 1),
+            (3, f64::NAN, 480),
+        ] {
+            assert_eq!(
+                wait_after(failures, random),
+                Duration::from_secs(seconds),
+                "{failures} failures, {random}"
+            );
         }
     }
 

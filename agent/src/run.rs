@@ -23,10 +23,10 @@ use crate::identity::{IdentityDir, IdentityError};
 use crate::inventory::{self, Inventory};
 use crate::jobs::intake::{Intake, IntakeConfig, IntakeCounters, IntakeCounts, IntakeError, Submission};
 use crate::keep::{self, Keeper};
+use crate::renew;
 use crate::spool::{Spool, SpoolError};
 use crate::stream::{Greeting, Stream};
 use crate::tick::{self, Reading, Ticked};
-use crate::renew;
 
 /// For the parts to end after they were told to.
 const GRACE: Duration = Duration::from_secs(4);
@@ -95,7 +95,8 @@ async fn start(
     };
     let intake = Intake::bind(jobs, submit)?;
     let connected = Arc::new(AtomicBool::new(false));
-    let observed = Observed { keeper: keeper.clone(), connected: Arc::clone(&connected), jobs: intake.counters() };
+    let observed =
+        Observed { keeper: keeper.clone(), connected: Arc::clone(&connected), jobs: intake.counters() };
     start_ticking(config, keeper, observed).map_err(RunError::Thread)?;
     let stream = Stream {
         data_dir: config.data_dir.clone(),

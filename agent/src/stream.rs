@@ -63,7 +63,10 @@ impl Ended {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Status(status) => {
-                matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition)
+                matches!(
+                    status.code(),
+                    Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition
+                )
             }
             Self::Connect(error) => matches!(
                 error,
@@ -99,7 +102,11 @@ impl Stream {
             let Err(ended) = ended;
             backoff.ended_after(begun.elapsed());
             let wait = backoff.next(ended.is_refusal(), rand::random());
-            tracing::warn!(error = one_line(&ended), retry_in_s = wait.as_secs(), "not connected to the collector");
+            tracing::warn!(
+                error = one_line(&ended),
+                retry_in_s = wait.as_secs(),
+                "not connected to the collector"
+            );
             if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return;
             }

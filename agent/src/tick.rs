@@ -178,31 +178,46 @@ mod tests {
         // Interval 10 s; the grid begins at wall +3 s, boot 1 s: the anchor is START + 2 s.
         type Row = Option<(i64, u64)>;
         let table: [(&str, &[(i64, u64, Row, Option<i64>)]); 7] = [
-            ("late by 3 and by 40 ms: no jitter", &[
-                (10_003, 8_003, Some((10_000, 8_000)), None),
-                (20_040, 18_040, Some((20_000, 18_000)), None),
-            ]),
+            (
+                "late by 3 and by 40 ms: no jitter",
+                &[
+                    (10_003, 8_003, Some((10_000, 8_000)), None),
+                    (20_040, 18_040, Some((20_000, 18_000)), None),
+                ],
+            ),
             ("woken early", &[(9_999, 7_999, None, None), (10_000, 8_000, Some((10_000, 8_000)), None)]),
-            ("missed ticks are skipped", &[
-                (47_000, 45_000, Some((40_000, 38_000)), None),
-                (50_001, 48_001, Some((50_000, 48_000)), None),
-            ]),
+            (
+                "missed ticks are skipped",
+                &[
+                    (47_000, 45_000, Some((40_000, 38_000)), None),
+                    (50_001, 48_001, Some((50_000, 48_000)), None),
+                ],
+            ),
             ("suspended for an hour", &[(3_610_000, 3_608_000, Some((3_610_000, 3_608_000)), None)]),
-            ("set forward an hour", &[
-                (10_000, 8_000, Some((10_000, 8_000)), None),
-                (3_620_500, 18_500, Some((3_620_000, 18_000)), Some(3_600_000)),
-                (3_630_000, 28_000, Some((3_630_000, 28_000)), None),
-            ]),
-            ("set back: boot time goes on", &[
-                (10_000, 8_000, Some((10_000, 8_000)), None),
-                (-3_580_500, 17_500, None, Some(-3_600_000)),
-                (-3_580_000, 18_000, Some((-3_580_000, 18_000)), None),
-            ]),
-            ("slewed 5 ms a tick: silent, and one row moves at 50 ms", &[
-                (10_005, 8_000, Some((10_000, 8_000)), None),
-                (20_030, 18_000, Some((20_000, 18_000)), None),
-                (30_055, 28_000, Some((30_000, 27_945)), None),
-            ]),
+            (
+                "set forward an hour",
+                &[
+                    (10_000, 8_000, Some((10_000, 8_000)), None),
+                    (3_620_500, 18_500, Some((3_620_000, 18_000)), Some(3_600_000)),
+                    (3_630_000, 28_000, Some((3_630_000, 28_000)), None),
+                ],
+            ),
+            (
+                "set back: boot time goes on",
+                &[
+                    (10_000, 8_000, Some((10_000, 8_000)), None),
+                    (-3_580_500, 17_500, None, Some(-3_600_000)),
+                    (-3_580_000, 18_000, Some((-3_580_000, 18_000)), None),
+                ],
+            ),
+            (
+                "slewed 5 ms a tick: silent, and one row moves at 50 ms",
+                &[
+                    (10_005, 8_000, Some((10_000, 8_000)), None),
+                    (20_030, 18_000, Some((20_000, 18_000)), None),
+                    (30_055, 28_000, Some((30_000, 27_945)), None),
+                ],
+            ),
         ];
         for (name, moments) in table {
             let mut grid = Grid::new(Duration::from_secs(10), at(3_000, 1_000));

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, SanType, SerialNumber,
 };
 use tocsin_shared::identity::AgentId;
 use tokio::net::UnixStream;
@@ -28,7 +28,8 @@ fn enrol(data: &Path) {
     let authority_key = KeyPair::generate().unwrap();
     let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = Issuer::new(authority, authority_key);
-    let request = CertificateSigningRequestParams::from_der(&key.csr_der().unwrap().as_slice().into()).unwrap();
+    let request =
+        CertificateSigningRequestParams::from_der(&key.csr_der().unwrap().as_slice().into()).unwrap();
     let mut certificate = CertificateParams::default();
     certificate.subject_alt_names = vec![SanType::URI(place.name().to_string().try_into().unwrap())];
     certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -67,7 +68,8 @@ async fn an_agent_starts_and_stops_without_a_collector_and_loses_nothing() {
     // The first time it tells of the boot, too.
     for (start, events) in [(1, 2), (2, 3)] {
         run_once(&config).await.unwrap();
-        let spool = Spool::open(&data.path().join("spool"), config.spool).expect("the directory is free again");
+        let spool =
+            Spool::open(&data.path().join("spool"), config.spool).expect("the directory is free again");
         assert_eq!(spool.durable_seq(Lane::State), events, "start {start}");
     }
 }

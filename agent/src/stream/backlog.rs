@@ -53,7 +53,11 @@ impl Backlog {
         let mut table = self.table.take().filter(|_| request.first == self.next && request.after.is_some());
         if table.is_none() {
             let before = spool.reread(Lane::Samples, request.first, request.first)?;
-            table = before.into_iter().filter(|entry| !entry.numbered).filter_map(|entry| table_in(&entry)).next_back();
+            table = before
+                .into_iter()
+                .filter(|entry| !entry.numbered)
+                .filter_map(|entry| table_in(&entry))
+                .next_back();
         }
         let filled = fill(spool, request, &mut table)?;
         self.next = filled.next;
@@ -71,7 +75,8 @@ fn fill(
     let batch = spool.read(Lane::Samples, *first, *bytes)?;
     let (mut filled, mut after) = (Filled { next: batch.next_seq, ..Filled::default() }, *after);
     for entry in batch.entries {
-        if entry.seq > *last || filled.rows.len() >= ROWS_MAX || (!entry.numbered && !filled.rows.is_empty()) {
+        if entry.seq > *last || filled.rows.len() >= ROWS_MAX || (!entry.numbered && !filled.rows.is_empty())
+        {
             filled.next = entry.seq;
             break;
         }

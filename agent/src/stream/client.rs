@@ -64,7 +64,8 @@ pub(super) async fn session(
     up.try_send(request(Up::Hello(hello(keeper, greeting)))).ok(); // The queue is empty.
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let opened = async {
-        let mut down = client.session(ReceiverStream::new(requests)).await.map_err(Ended::Status)?.into_inner();
+        let mut down =
+            client.session(ReceiverStream::new(requests)).await.map_err(Ended::Status)?.into_inner();
         let welcome = match down.message().await.map_err(Ended::Status)?.and_then(|answer| answer.kind) {
             Some(Down::Welcome(welcome)) => welcome,
             Some(_) => return Err(Ended::Protocol("its first message is no Welcome".into())),
@@ -127,7 +128,9 @@ impl<'a> Shell<'a> {
     ) -> Result<Self, Ended> {
         let pb::Welcome { protocol_version, session, lanes, config } = welcome;
         if protocol_version != PROTOCOL {
-            return Err(Ended::Protocol(format!("it speaks version {protocol_version}, we speak {PROTOCOL}")));
+            return Err(Ended::Protocol(format!(
+                "it speaks version {protocol_version}, we speak {PROTOCOL}"
+            )));
         }
         let lanes = lanes_in(lanes)?;
         keeper.acknowledge(lanes.clone()).await??;
@@ -208,7 +211,8 @@ impl<'a> Shell<'a> {
     }
 
     async fn fill(&mut self, first: u64, last: u64, bytes: usize) -> Result<(), Ended> {
-        let after = self.backlog_at.filter(|(seq, ..)| seq + 1 == first).map(|(_, chain, index)| (chain, index));
+        let after =
+            self.backlog_at.filter(|(seq, ..)| seq + 1 == first).map(|(_, chain, index)| (chain, index));
         let known = self.tables.iter().copied().collect();
         let filled = self.keeper.fill(Request { first, last, bytes, after, known }).await??;
         let numbers: Vec<u64> = filled.rows.iter().map(|row| row.seq).collect();
@@ -231,7 +235,8 @@ impl<'a> Shell<'a> {
     async fn live(&mut self, live: LiveRow) -> Result<(), Ended> {
         let LiveRow { seq, row, table } = live;
         let known = self.tables.contains(&table.id);
-        let follows = known && row.index > 0 && self.live_at == Some((row.table_id, row.chain, row.index - 1));
+        let follows =
+            known && row.index > 0 && self.live_at == Some((row.table_id, row.chain, row.index - 1));
         if !(row.index == 0 || follows) || !self.session.takes_live(seq, self.now()) {
             // It goes with the backlog. Its followers cannot be read without it, so the next one begins anew.
             self.live_at = None;

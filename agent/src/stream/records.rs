@@ -122,8 +122,11 @@ fn run_started(started: JobStarted) -> pb::RunStarted {
 
 fn run_ended(ended: JobEnded) -> pb::RunEnded {
     // A cut tail shows by `output_bytes`; what outlived the job is said in the agent's log only.
-    let JobEnded { run_id, job, uid, user, started_at, ended_at, started_boot_ms, ended_boot_ms, .. } = &ended;
-    let JobEnded { duration, outcome, output_tail, output_bytes, truncated: _, background_children: _, .. } = &ended;
+    let JobEnded { run_id, job, uid, user, started_at, ended_at, started_boot_ms, ended_boot_ms, .. } =
+        &ended;
+    let JobEnded {
+        duration, outcome, output_tail, output_bytes, truncated: _, background_children: _, ..
+    } = &ended;
     pb::RunEnded {
         run_id: run_id.to_string(),
         job_name: job.to_string(),
@@ -185,7 +188,10 @@ mod tests {
         for (outcome, result) in [
             (Outcome::Exited(0), RunResult::Succeeded),
             (Outcome::Exited(3), RunResult::Failed { exit_code: 3 }),
-            (Outcome::Signalled { signal: 9, core: true }, RunResult::Killed { signal: 9, core_dumped: true }),
+            (
+                Outcome::Signalled { signal: 9, core: true },
+                RunResult::Killed { signal: 9, core_dumped: true },
+            ),
             (could_not, RunResult::CouldNotStart { errno: 2, message: "no such file".into() }),
         ] {
             let record = decode(42, &encode(job(ended(outcome)))).unwrap();

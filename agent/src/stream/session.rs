@@ -35,7 +35,9 @@ const HEARTBEATS: (u32, u32, u32) = (1_000, 10_000, 60_000);
 /// Why a connection must end, though the network says nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionError {
-    #[error("the collector acknowledged record {acked} of lane {lane}, and only {sent} were sent: nothing was removed")]
+    #[error(
+        "the collector acknowledged record {acked} of lane {lane}, and only {sent} were sent: nothing was removed"
+    )]
     AckBeyondSent { lane: Lane, acked: u64, sent: u64 },
     #[error("the collector acknowledged in session {got}, this is session {expected}: nothing was removed")]
     OtherSession { got: u64, expected: u64 },
@@ -48,11 +50,20 @@ pub(crate) enum SessionError {
 pub(crate) enum Action {
     Heartbeat,
     /// Send the records of a lane from a number on.
-    Records { lane: Lane, first: u64 },
+    Records {
+        lane: Lane,
+        first: u64,
+    },
     /// Send rows of this hole, about so many bytes.
-    Fill { first: u64, last: u64, bytes: usize },
+    Fill {
+        first: u64,
+        last: u64,
+        bytes: usize,
+    },
     /// Nothing before this moment, unless something happens.
-    Wait { until: Duration },
+    Wait {
+        until: Duration,
+    },
 }
 
 /// A message without an answer.
@@ -163,7 +174,10 @@ impl Session {
     /// Whether a new row goes at once; otherwise it is part of the backlog.
     pub(crate) fn takes_live(&self, seq: u64, now: Duration) -> bool {
         let opens_no_range = self.rows.contains(seq - 1) || !self.rows.is_full();
-        opens_no_range && !self.rows.contains(seq) && now >= self.quiet_until && self.has_room(ROWS_IN_FLIGHT_MAX)
+        opens_no_range
+            && !self.rows.contains(seq)
+            && now >= self.quiet_until
+            && self.has_room(ROWS_IN_FLIGHT_MAX)
     }
 
     /// A heartbeat went out.
@@ -172,7 +186,14 @@ impl Session {
     }
 
     /// Records went out, or there were none to send; reading goes on at `next`.
-    pub(crate) fn sent_records(&mut self, lane: Lane, numbers: &[u64], next: u64, bytes: usize, now: Duration) {
+    pub(crate) fn sent_records(
+        &mut self,
+        lane: Lane,
+        numbers: &[u64],
+        next: u64,
+        bytes: usize,
+        now: Duration,
+    ) {
         if let Some(cursor) = self.next.get_mut(lane.index()) {
             *cursor = next.max(*cursor);
         }

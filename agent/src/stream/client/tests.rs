@@ -283,7 +283,9 @@ async fn outcomes_go_first() {
     let (mut wire, _ended) = agent.connect().await;
     wire.welcome(&[]).await;
     for (lane, what) in [(Lane::Outcomes, "a job's start"), (Lane::State, "the agent's start")] {
-        let Some(Up::Records(pb::Records { lane: said, records })) = wire.next().await else { panic!("{what}") };
+        let Some(Up::Records(pb::Records { lane: said, records })) = wire.next().await else {
+            panic!("{what}")
+        };
         assert_eq!((said, records.len(), records[0].seq), (lane.number(), 1, 1), "{what}");
         let fits = match &records[0].kind {
             Some(Kind::RunStarted(run)) => lane == Lane::Outcomes && run.job_name == "backup",
@@ -297,7 +299,6 @@ async fn outcomes_go_first() {
         wire.acknowledge(7, lane, Ranges::up_to(to)).await;
     }
     agent.settled(|standing| standing.waiting == [0, 0, 0]).await;
-
 }
 
 #[tokio::test]
@@ -378,7 +379,11 @@ async fn a_collector_that_breaks_the_protocol_is_left() {
     let agent = Agent::new();
     for (name, answer, says) in [
         ("no Welcome", Down::Throttle(pb::Throttle::default()), "no Welcome"),
-        ("another version", Down::Welcome(pb::Welcome { protocol_version: 9, ..Default::default() }), "version 9"),
+        (
+            "another version",
+            Down::Welcome(pb::Welcome { protocol_version: 9, ..Default::default() }),
+            "version 9",
+        ),
         (
             "ranges that are none",
             Down::Welcome(pb::Welcome {

@@ -54,9 +54,17 @@ fn a_new_row_goes_at_once_and_leaves_the_hole_below_it() {
     assert!(session.takes_live(1000, S), "while the backlog is unanswered");
     session.sent_live(1000, 100, S);
     assert!(!session.takes_live(1000, S), "once is enough");
-    assert_eq!(session.action([0, 0, 1000], S), Ok(Action::Wait { until: 31 * S }), "one batch of it at a time");
+    assert_eq!(
+        session.action([0, 0, 1000], S),
+        Ok(Action::Wait { until: 31 * S }),
+        "one batch of it at a time"
+    );
     session.acknowledged(&samples(ranges(50, &[(1000, 1000)])), 2 * S);
-    assert_eq!(session.action([0, 0, 1000], 2 * S), Ok(Action::Wait { until: 3 * S }), "it rests as long as it took");
+    assert_eq!(
+        session.action([0, 0, 1000], 2 * S),
+        Ok(Action::Wait { until: 3 * S }),
+        "it rests as long as it took"
+    );
     let Ok(Action::Fill { first: 51, last: 999, .. }) = session.action([0, 0, 1000], 3 * S) else {
         panic!("{:?}", session.action([0, 0, 1000], 3 * S))
     };
@@ -83,7 +91,11 @@ fn the_window_is_bounded_and_outcomes_keep_a_place() {
     assert_eq!(session.action([0, 0, 13], S), Ok(Action::Wait { until: 31 * S }), "also for the backlog");
     assert_eq!(session.action([1, 0, 13], S), Ok(Action::Records { lane: Lane::Outcomes, first: 1 }));
     session.sent_records(Lane::Outcomes, &[1], 2, 100, S);
-    assert_eq!(session.action([2, 0, 13], S), Ok(Action::Wait { until: 31 * S }), "four messages are unanswered");
+    assert_eq!(
+        session.action([2, 0, 13], S),
+        Ok(Action::Wait { until: 31 * S }),
+        "four messages are unanswered"
+    );
     session.acknowledged(&samples(ranges(0, &[(10, 11)])), 2 * S);
     assert_eq!(session.action([2, 0, 13], 2 * S), Ok(Action::Records { lane: Lane::Outcomes, first: 2 }));
 
@@ -126,7 +138,11 @@ fn thirty_seconds_without_progress_end_a_session_and_idleness_does_not() {
     assert!(session.action([0, 0, 9], 1058 * S).is_ok(), "there was progress");
     assert_eq!(session.action([0, 0, 9], 1059 * S), Err(SessionError::NoProgress));
     session.acknowledged(&samples(ranges(9, &[(19, 19)])), 1058 * S);
-    assert_eq!(session.action([0, 0, 9], 1059 * S), Err(SessionError::NoProgress), "an ack of nothing new is none");
+    assert_eq!(
+        session.action([0, 0, 9], 1059 * S),
+        Err(SessionError::NoProgress),
+        "an ack of nothing new is none"
+    );
 }
 
 #[test]
