@@ -15,6 +15,7 @@ use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::explain::one_line;
 use crate::jobs::intake::{SinkError, Submission};
 use crate::rows::{LiveRow, RowWriter};
 use crate::spool::{Gap, Spool, SpoolError};
@@ -265,7 +266,7 @@ impl Keep {
 
     fn job(&mut self, Submission { record, reply }: Submission) {
         let stored = self.spool.append(Lane::Outcomes, RECORD, &records::encode(records::job(record)), true);
-        let answer = stored.as_ref().map(drop).map_err(|error| SinkError(with_causes(error)));
+        let answer = stored.as_ref().map(drop).map_err(|error| SinkError(one_line(error)));
         self.note(stored.map(drop));
         reply.send(answer).ok(); // A wrapper that left leaves its record in the drop-box.
     }
@@ -311,7 +312,7 @@ impl Keep {
         let was = std::mem::replace(&mut self.failing, result.is_err());
         match result {
             Err(error) if !was => {
-                tracing::warn!(error = with_causes(&error), "the spool does not take everything")
+                tracing::warn!(error = one_line(&error), "the spool does not take everything")
             }
             Ok(()) if was => tracing::info!("the spool takes everything again"),
             _ => {}
@@ -330,15 +331,4 @@ impl Keep {
         };
         self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

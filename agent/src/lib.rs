@@ -7,6 +7,7 @@ pub mod rows;
 pub mod jobs;
 pub mod spool;
 pub mod keep;
+pub mod explain;
 pub mod stream;
 pub mod identity;
 pub mod enroll;

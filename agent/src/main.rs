@@ -6,6 +6,7 @@ use clap::Parser;
 use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
 use tocsin_agent::config::{Config, LogLevel};
 use tocsin_agent::enroll::{self, Enrolled};
+use tocsin_agent::explain::one_line;
 use tocsin_agent::{jobs, run};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tocsin-agent: {error:#}");
+            eprintln!("tocsin-agent: {}", one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }

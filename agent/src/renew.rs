@@ -15,8 +15,8 @@ use tocsin_shared::tls::TlsError;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::explain::one_line;
 use crate::identity::{Identity, IdentityDir, IdentityError};
-use crate::keep::with_causes;
 use crate::tick::Reading;
 
 /// For name, TCP, TLS and HTTP/2 together.
@@ -49,10 +49,7 @@ pub(crate) async fn run(data_dir: PathBuf, collector: Option<Endpoint>, stop: Ca
     let kept = async {
         loop {
             if let Err(error) = until_due(&data_dir).await {
-                tracing::warn!(
-                    error = with_causes(&error),
-                    "cannot tell when the certificate is to be renewed"
-                );
+                tracing::warn!(error = one_line(&error), "cannot tell when the certificate is to be renewed");
                 sleep(RETRY.1).await;
                 continue;
             }
@@ -61,7 +58,7 @@ pub(crate) async fn run(data_dir: PathBuf, collector: Option<Endpoint>, stop: Ca
                 let wait = wait_after(failures, rand::random());
                 failures += 1;
                 let retry_in_s = wait.as_secs();
-                tracing::warn!(error = with_causes(&error), retry_in_s, "the certificate is not renewed yet");
+                tracing::warn!(error = one_line(&error), retry_in_s, "the certificate is not renewed yet");
                 sleep(wait).await;
             }
         }

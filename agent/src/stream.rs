@@ -25,8 +25,9 @@ use tonic::transport::Channel;
 use self::backoff::Backoff;
 pub(crate) use self::client::Greeting;
 use self::session::SessionError;
+use crate::explain::one_line;
 use crate::identity::{IdentityDir, IdentityError};
-use crate::keep::{Keeper, Stopping, with_causes};
+use crate::keep::{Keeper, Stopping};
 use crate::spool::SpoolError;
 
 /// For name, TCP, TLS and HTTP/2 together.
@@ -102,7 +103,7 @@ impl Stream {
             backoff.ended_after(begun.elapsed());
             let wait = backoff.next(ended.is_refusal(), rand::random());
             tracing::warn!(
-                error = with_causes(&ended),
+                error = one_line(&ended),
                 retry_in_s = wait.as_secs(),
                 "not connected to the collector"
             );

@@ -177,7 +177,8 @@ mod tests {
     fn rows_are_on_the_grid() {
         // Interval 10 s; the grid begins at wall +3 s, boot 1 s: the anchor is START + 2 s.
         type Row = Option<(i64, u64)>;
-        let table: [(&str, &[(i64, u64, Row, Option<i64>)]); 7] = [
+        type Moment = (i64, u64, Row, Option<i64>);
+        let table: [(&str, &[Moment]); 7] = [
             (
                 "late by 3 and by 40 ms: no jitter",
                 &[

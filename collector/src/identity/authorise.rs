@@ -58,7 +58,6 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.FeedService/Subscribe", Access::ViewerOrConsumer),
     ("/tocsin.v1.FeedService/Ack", Access::AdminOrConsumer),
     ("/tocsin.v1.FeedService/ListConsumers", Access::Viewer),
-    ("/tocsin.v1.FeedService/CreateConsumer", Access::Admin),
     ("/tocsin.v1.IncidentService/ListIncidents", Access::Viewer),
     ("/tocsin.v1.IncidentService/GetIncident", Access::Viewer),
     ("/tocsin.v1.IncidentService/Acknowledge", Access::Responder),
@@ -175,7 +174,6 @@ mod tests {
         ..xxxxx  /tocsin.v1.FeedService/Subscribe
         ..x...x  /tocsin.v1.FeedService/Ack
         ...xxxx  /tocsin.v1.FeedService/ListConsumers
-        ......x  /tocsin.v1.FeedService/CreateConsumer
         ...xxxx  /tocsin.v1.IncidentService/ListIncidents
         ...xxxx  /tocsin.v1.IncidentService/GetIncident
         ....xxx  /tocsin.v1.IncidentService/Acknowledge

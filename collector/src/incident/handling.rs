@@ -19,7 +19,7 @@ pub const RESOLVE_CODES: [&str; 5] = ["fixed", "workaround", "false_positive", "
 pub const TIMERS_PER_TICK: usize = 100;
 
 /// How long a note may be; longer things belong in a document that the note names.
-const TEXT_BYTES_MAX: usize = 8 * 1024;
+const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// The incident that a command is about.
 fn addressed<'a>(d: &Decision<'a>, on: &OnIncident) -> Result<&'a Incident, Refusal> {

@@ -1,6 +1,6 @@
 //! Consumers of the feed and the sealing of samples: positions that only go forwards.
 
-use tocsin_shared::access::Consumer;
+use tocsin_shared::access::{Consumer, Role};
 use tocsin_shared::event::{Actor, EventKind, Sealed, Subject};
 
 use super::command::Refusal;
@@ -36,7 +36,7 @@ pub(super) fn create(d: &mut Decision<'_>, name: &str, owner: &str, at_seq: u64)
 /// Moves a consumer forwards; a lower position is an old acknowledgement and changes nothing.
 pub(super) fn acknowledge(d: &mut Decision<'_>, name: &str, seq: u64) -> Result<(), Refusal> {
     let consumer = d.state.consumer(name).ok_or_else(|| Refusal::not_found("consumer", name))?;
-    if *d.actor != Actor::Principal(consumer.owner.clone()) {
+    if !owns(d, &consumer.owner) {
         return Err(Refusal::denied(format!("consumer {name} belongs to {}", consumer.owner)));
     }
     check_position(d, seq)?;
@@ -45,6 +45,12 @@ pub(super) fn acknowledge(d: &mut Decision<'_>, name: &str, seq: u64) -> Result<
         d.by_actor(EventKind::ConsumerMoved, d.now, "", Subject::Consumer(moved));
     }
     Ok(())
+}
+
+/// The owner itself, or an administrator.
+fn owns(d: &Decision<'_>, owner: &str) -> bool {
+    let Actor::Principal(name) = d.actor else { return false };
+    name == owner || d.state.principal(name).is_some_and(|principal| principal.role == Role::Admin)
 }
 
 fn check_position(d: &Decision<'_>, seq: u64) -> Result<(), Refusal> {

@@ -164,7 +164,7 @@ fn a_batch_follows_the_link() {
         fill(&mut session, seq, seq, now);
         now += 15 * S;
         session.acknowledged(&samples(ranges(seq, &[])), now);
-        assert_eq!(session.may_fill(now + FILL_REST_MAX), true, "it never rests longer");
+        assert!(session.may_fill(now + FILL_REST_MAX), "it never rests longer");
         now += FILL_REST_MAX;
     }
     assert_eq!(session.fill_bytes, FILL_BYTES.0);

@@ -57,7 +57,7 @@ impl Api {
         let counts = self.read(Counts::of).await?;
         let standing = self.rows.standing().await.map_err(refusal::stopping)?;
         let (samples, store) = (self.samples.clone(), self.projection.store.clone());
-        let events_dir = self.about.data_dir.join("events");
+        let events_dir = self.about.data_dir.join("journal").join("events");
         let on_disk = move || (samples.stats(), store.bytes(), bytes_in(&events_dir), resident_bytes());
         let (stats, store_bytes, events_journal_bytes, resident_bytes) = blocking(on_disk).await?;
         let (evaluated, late) = self.statistics.rows();
