@@ -115,7 +115,8 @@ fn generated_types_stay_where_the_wire_ends() {
     let ours = |line: &str| line.match_indices("pb::").any(|(at, _)| !line[..at].ends_with("::"));
     let names = |text: &str| text.lines().any(|line| !line.trim_start().starts_with("//") && ours(line));
     let faults = files(&[".rs"]).into_iter().filter(|file| {
-        let allowed = WIRE.iter().any(|place| file.path.starts_with(place)) || file.path.ends_with("/tests.rs");
+        let allowed =
+            WIRE.iter().any(|place| file.path.starts_with(place)) || file.path.ends_with("/tests.rs");
         !allowed && names(without_tests(&file.text))
     });
     none(faults.map(|file| file.path).collect(), "names generated types; convert where the bytes come in");

@@ -12,8 +12,8 @@ mod setup;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -66,7 +66,8 @@ pub(crate) struct Parts {
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) sessions: Arc<AtomicU64>,
-    pub(crate) problems: Arc<Mutex<Vec<String>>>,
+    /// What the start found and people should know.
+    pub(crate) problems: Vec<String>,
     pub(crate) store_epoch: String,
     pub(crate) stop: CancellationToken,
 }
@@ -117,7 +118,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         plan,
         statistics,
         sessions: Arc::default(),
-        problems: Arc::new(Mutex::new(problems)),
+        problems,
         store_epoch,
         stop,
         config,

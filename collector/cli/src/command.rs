@@ -3,6 +3,7 @@
 mod ask;
 mod feed;
 mod rules;
+mod up;
 
 use std::time::SystemTime;
 
@@ -38,7 +39,7 @@ pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
     let screen = Screen::stdout(global.output, now());
     let context = Context { global, screen, places: Places::from_env() };
     match command.unwrap_or_else(|| Command::Up(Up::default())) {
-        Command::Up(_) => Err(Failure::Usage("`up` is not in this build".into())),
+        Command::Up(up) => up::up(&context, up),
         Command::Rules(RulesCommand::Check { files }) => rules::check(&files, &context.screen),
         Command::Feed(FeedCommand::Tail(tail)) => small_runtime()?.block_on(feed::tail(&context, tail)),
         command => small_runtime()?.block_on(ask::ask(&context, command)),

@@ -123,7 +123,9 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     let fatal = Fatal::new(stop.clone());
     let (samples, _) = samples::Store::open(dir).unwrap();
     let samples = Arc::new(samples);
-    let opened = rows::open(disk.clone(), dir, samples.clone(), &Sealed::default(), [], 0).unwrap();
+    let sealed = Sealed::default();
+    let found = rows::Found { sealed: &sealed, lanes: Vec::new(), evaluated_through: 0 };
+    let opened = rows::open(disk.clone(), dir, samples.clone(), found).unwrap();
     let (evaluate, _) = mpsc::sync_channel(1);
     let rows = opened.start(evaluate, fatal.clone());
     let ledger = ledger::open(disk, dir).unwrap().start(Defaults::default(), fatal);

@@ -1,11 +1,17 @@
 //! The three listeners and what each of them serves.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tocsin_proto::pb;
+use tocsin_proto::pb::admin_service_server::AdminServiceServer;
 use tocsin_proto::pb::agent_service_server::AgentServiceServer;
+use tocsin_proto::pb::alert_service_server::AlertServiceServer;
 use tocsin_proto::pb::enrollment_service_server::EnrollmentServiceServer;
+use tocsin_proto::pb::feed_service_server::FeedServiceServer;
+use tocsin_proto::pb::incident_service_server::IncidentServiceServer;
+use tocsin_proto::pb::job_service_server::JobServiceServer;
+use tocsin_proto::pb::query_service_server::QueryServiceServer;
 use tocsin_shared::private_file;
 use tocsin_shared::secret::Secret;
 use tocsin_shared::time::Timestamp;
@@ -13,9 +19,10 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use super::setup::Ports;
-use super::{Parts, StartError, local};
+use super::{Parts, StartError, local, rule_files};
 use crate::api::enrollment::Enrollment;
 use crate::api::guard::Guard;
+use crate::api::{About, Api};
 use crate::clock::now;
 use crate::config::Config;
 use crate::identity::ca::Authority;
@@ -27,6 +34,8 @@ use crate::listen::{Clients, Limits};
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// A range of 11,000 steps of a hundred series fits; larger answers are refused with a clear status.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the collector's own certificates are looked at.
@@ -103,12 +112,13 @@ type Guarded = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
 fn front_router(
     parts: &Parts,
     enrollment: Enrollment,
-    _pin: [u8; 32],
+    pin: [u8; 32],
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .build_v1()
         .map_err(|error| StartError::other("describe the services", error))?;
+    let api = api(parts, pin);
     let (_, health) = tonic_health::server::health_reporter();
     let router = server()
         .accept_http1(true)
@@ -116,8 +126,40 @@ fn front_router(
         .layer(Guard::new(parts.ledger.clone()))
         .add_service(health)
         .add_service(reflection)
-        .add_service(EnrollmentServiceServer::new(enrollment));
+        .add_service(EnrollmentServiceServer::new(enrollment))
+        .add_service(AdminServiceServer::new(api.clone()))
+        .add_service(AlertServiceServer::new(api.clone()))
+        .add_service(FeedServiceServer::new(api.clone()))
+        .add_service(IncidentServiceServer::new(api.clone()))
+        .add_service(JobServiceServer::new(api.clone()))
+        .add_service(QueryServiceServer::new(api).max_encoding_message_size(ANSWER_BYTES_MAX));
     Ok(router)
+}
+
+fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
+    let (config, plan, ledger) = (parts.config.clone(), parts.plan.clone(), parts.ledger.clone());
+    let reload = move || rule_files::reload(&config, &plan, &ledger);
+    Api {
+        ledger: parts.ledger.clone(),
+        projection: parts.projection.clone(),
+        samples: parts.samples.clone(),
+        rows: parts.rows.clone(),
+        presence: parts.presence.clone(),
+        plan: parts.plan.clone(),
+        statistics: parts.statistics.clone(),
+        about: Arc::new(About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: parts.authority.cluster().to_string(),
+            started_at: now(),
+            data_dir: parts.config.data_dir.clone(),
+            problems: Mutex::new(parts.problems.clone()),
+            ca_pin,
+        }),
+        reload: Arc::new(reload),
+        store_epoch: parts.store_epoch.clone(),
+        calls: Arc::default(),
+        stop: parts.stop.clone(),
+    }
 }
 
 async fn reported<E: std::error::Error>(

@@ -85,7 +85,7 @@ fn check_points(points: usize) -> Result<(), Status> {
 
 fn refused(error: &EvalError) -> Status {
     match error {
-        EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
+        EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
             Status::resource_exhausted(error.to_string())
         }
         EvalError::TooManySteps { .. }
