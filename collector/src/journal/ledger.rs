@@ -47,7 +47,7 @@ const FRAME_BYTES: usize = 64;
 pub type Decided = Result<Vec<Event>, Refusal>;
 
 enum Job {
-    Decide { command: Command, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
+    Decide { command: Box<Command>, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
     Read(Box<dyn FnOnce(&State) + Send>),
     Reader(oneshot::Sender<Reader>),
     DropBefore(u64),
@@ -101,7 +101,7 @@ impl Ledger {
     /// Submits a command and waits until it is durable or refused.
     pub async fn submit(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Decide { command, actor, reply: Some(reply) };
+        let job = Job::Decide { command: Box::new(command), actor, reply: Some(reply) };
         self.jobs.send(job).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
     }
@@ -111,7 +111,7 @@ impl Ledger {
         let mut answers = Vec::with_capacity(commands.len());
         for command in commands {
             let (reply, answer) = oneshot::channel();
-            let job = Job::Decide { command, actor: actor.clone(), reply: Some(reply) };
+            let job = Job::Decide { command: Box::new(command), actor: actor.clone(), reply: Some(reply) };
             self.jobs.send(job).await.map_err(|_| Stopping)?;
             answers.push(answer);
         }
@@ -124,13 +124,13 @@ impl Ledger {
 
     /// Submits a command from a thread, without waiting for its answer; waits for room in the queue.
     pub fn post_blocking(&self, command: Command, actor: Actor) -> Result<(), Stopping> {
-        self.jobs.blocking_send(Job::Decide { command, actor, reply: None }).map_err(|_| Stopping)
+        self.jobs.blocking_send(Job::Decide { command: Box::new(command), actor, reply: None }).map_err(|_| Stopping)
     }
 
     /// Like `submit`, from a thread.
     pub fn submit_blocking(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Decide { command, actor, reply: Some(reply) };
+        let job = Job::Decide { command: Box::new(command), actor, reply: Some(reply) };
         self.jobs.blocking_send(job).map_err(|_| Stopping)?;
         answer.blocking_recv().map_err(|_| Stopping)
     }

@@ -113,7 +113,7 @@ fn samples(store: &Store, n: &str) -> Vec<(i64, u64)> {
         tocsin_promql::instant(&expr, &store.view(), at(1_000_000), &tocsin_promql::Limits::default());
     let tocsin_promql::Value::Matrix(series) = found.unwrap() else { panic!("no matrix") };
     let points = series.iter().flat_map(|series| &series.points);
-    points.map(|(time, value)| (time.as_millis(), value.to_bits())).collect()
+    points.map(|sample| (sample.at.as_millis(), sample.value.to_bits())).collect()
 }
 
 fn expected(rows: impl IntoIterator<Item = (u64, i64)>) -> Vec<(i64, u64)> {
