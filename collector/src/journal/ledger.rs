@@ -124,7 +124,9 @@ impl Ledger {
 
     /// Submits a command from a thread, without waiting for its answer; waits for room in the queue.
     pub fn post_blocking(&self, command: Command, actor: Actor) -> Result<(), Stopping> {
-        self.jobs.blocking_send(Job::Decide { command: Box::new(command), actor, reply: None }).map_err(|_| Stopping)
+        self.jobs
+            .blocking_send(Job::Decide { command: Box::new(command), actor, reply: None })
+            .map_err(|_| Stopping)
     }
 
     /// Like `submit`, from a thread.

@@ -1,3 +1,5 @@
+//! The stream against a collector in the same process: resume, order, acknowledgements, breaches.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
