@@ -113,7 +113,7 @@ fn samples(store: &Store, n: &str) -> Vec<(i64, u64)> {
         tocsin_promql::instant(&expr, &store.view(), at(1_000_000), &tocsin_promql::Limits::default());
     let tocsin_promql::Value::Matrix(series) = found.unwrap() else { panic!("no matrix") };
     let points = series.iter().flat_map(|series| &series.points);
-    points.map(|(time, value)| (time.as_millis(), value.to_bits())).collect()
+    points.map(|sample| (sample.at.as_millis(), sample.value.to_bits())).collect()
 }
 
 fn expected(rows: impl IntoIterator<Item = (u64, i64)>) -> Vec<(i64, u64)> {
@@ -207,7 +207,7 @@ async fn a_damaged_row_costs_its_chain_and_nothing_else() {
     let path = bench.disk.paths().into_iter().find(|path| path.to_string_lossy().ends_with(".seg")).unwrap();
     let mut content = bench.disk.content(&path).unwrap();
     let salt = tocsin_shared::frame::salt(SAMPLES_FORMAT.name);
-    let mut offset = 0;
+    let mut offset = tocsin_shared::frame::HEADER_BYTES + 2 + SAMPLES_FORMAT.name.len();
     while let tocsin_shared::frame::Decoded::Frame { header, payload } =
         tocsin_shared::frame::decode(salt, &content[offset..])
     {
