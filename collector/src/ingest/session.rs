@@ -127,9 +127,8 @@ impl Agents {
     async fn revoked(&self, peer: &PeerIdentity) -> Status {
         let mut registry = self.ledger.registry_changes();
         while self.ledger.registry().admits(&peer.serial, peer.agent, now()) {
-            match tokio::time::timeout(RECHECK, registry.changed()).await {
-                Ok(Err(_)) => return unavailable(Stopping),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(RECHECK, registry.changed()).await {
+                return unavailable(Stopping);
             }
         }
         Status::permission_denied("the certificate is revoked or has run out")

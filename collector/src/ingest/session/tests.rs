@@ -104,7 +104,7 @@ fn hello() -> pb::Hello {
 
 fn ranges(lanes: &[pb::LaneAcknowledgement], lane: Lane) -> Option<Ranges> {
     let found = lanes.iter().find(|found| found.lane == lane.number())?;
-    Some(found.taken.clone()?.try_into().ok()?)
+    found.taken.clone()?.try_into().ok()
 }
 
 impl Agent {

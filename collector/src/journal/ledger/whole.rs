@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use tocsin_shared::disk::{self, Disk};
-use tocsin_shared::frame::{self, Decoded, HEADER_BYTES, Role};
+use tocsin_shared::frame::{self, Decoded, Role};
 use tocsin_shared::log::LogError;
 
 use crate::journal::{EVENTS_FORMAT, JournalError};
