@@ -10,6 +10,8 @@ mod fleet;
 mod host;
 pub mod plan;
 pub mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The collector as a whole: opens what it keeps, joins its parts with bounded queues, and stops them in order.
 //!
 //! Start: ports first (the most frequent mistake costs nothing), then the lock, the journals, the rules. What was
-//! durable but not evaluated is evaluated before anyone can connect. Stop: no new connections, sessions end, the
+//! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
 mod local;

@@ -116,3 +116,29 @@ fn run_ended(agent: AgentId, ended: pb::RunEnded, mapping: &Mapping) -> Result<R
         output_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_boot_keeps_its_wall_time() {
+        let reading = Reading { wall: Timestamp::from_millis(10_000_000), boot_ms: 1_200_000 };
+        let mapping = Mapping { boot_id: "now".into(), offset_ms: 8_802_000, reading };
+        for (wall_ms, boot_ms, want, why) in [
+            (9_400_000, 600_000, 9_402_000, "of this boot: mapped"),
+            (9_400_000, 599_000, 9_401_000, "boot time counts, not a wall clock that drifted by a second"),
+            (
+                8_000_000,
+                600_000,
+                8_002_000,
+                "of the boot before, twenty minutes ago: its wall time, corrected",
+            ),
+            (9_000_000, 90_000_000, 9_002_000, "of a boot that lasted longer than this one"),
+        ] {
+            let at = event_time(Some(pb::ClockReading { wall_ms, boot_ms }), &mapping).unwrap();
+            assert_eq!(at.as_millis(), want, "{why}");
+        }
+        assert!(event_time(None, &mapping).is_err());
+    }
+}

@@ -375,3 +375,6 @@ async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
     let response = pb::SessionResponse { kind: Some(kind) };
     down.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent left"))
 }
+
+#[cfg(test)]
+mod tests;

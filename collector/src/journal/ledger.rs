@@ -281,6 +281,7 @@ impl Opened {
             current,
             next_due,
             waiting_bytes: 0,
+            group_begins: true,
         };
         thread::Builder::new()
             .name("ledger".into())
@@ -341,6 +342,8 @@ struct Writer {
     next_due: Arc<AtomicI64>,
     /// Bytes of the group that are not durable yet.
     waiting_bytes: usize,
+    /// Whether everything appended is durable.
+    group_begins: bool,
 }
 
 /// What waits for the group to be durable.
@@ -404,8 +407,9 @@ impl Writer {
             events.iter().map(|event| pb::Event::from(event).encode_to_vec()).collect();
         self.make_room(payloads.iter().map(|payload| payload.len() + FRAME_BYTES).sum())?;
         for (index, payload) in payloads.iter().enumerate() {
-            let kind = if index + 1 < payloads.len() { whole::MORE } else { whole::LAST };
-            self.log.append(kind, payload)?;
+            let more = if index + 1 < payloads.len() { whole::MORE } else { 0 };
+            let group = if std::mem::take(&mut self.group_begins) { whole::GROUP } else { 0 };
+            self.log.append(more | group, payload)?;
         }
         events.iter().for_each(|event| self.state.apply(event));
         Ok(Ok(events))
@@ -415,19 +419,19 @@ impl Writer {
     fn make_room(&mut self, bytes: usize) -> Result<(), JournalError> {
         if self.log.will_roll(bytes) {
             self.log.roll()?;
+            (self.group_begins, self.waiting_bytes) = (true, 0);
+        } else if self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            self.log.sync()?;
+            (self.group_begins, self.waiting_bytes) = (true, 0);
         }
         self.waiting_bytes += bytes;
-        if self.waiting_bytes > WAITING_BYTES_MAX {
-            self.log.sync()?;
-            self.waiting_bytes = bytes;
-        }
         Ok(())
     }
 
     /// Makes the group durable, then shows it.
     fn settle(&mut self, waiting: Vec<Waiting>, who_changed: bool) -> Result<(), JournalError> {
         let durable = self.log.sync()?;
-        self.waiting_bytes = 0;
+        (self.group_begins, self.waiting_bytes) = (true, 0);
         if who_changed {
             let registry = Arc::new(Registry::of(&self.state));
             self.current.store(registry.clone());

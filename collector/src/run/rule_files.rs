@@ -82,3 +82,34 @@ fn read(path: &Path) -> Result<String, String> {
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn files_of_a_directory_are_in_force_and_all_mistakes_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let rule = |name: &str, expr: &str| {
+            format!("groups:\n- name: {name}\n  rules:\n  - {{alert: A, expr: '{expr}'}}\n")
+        };
+        write(dir.path(), "b.yaml", &rule("b", "up == 0"));
+        write(dir.path(), "a.yml", &rule("a", "up == 0"));
+        write(dir.path(), "notes.txt", "not a rule file");
+        let rules = vec![dir.path().to_owned()];
+        let mut config = Config { rules, bundled_rules: false, ..Config::default() };
+        let groups =
+            |config: &Config| load(config).unwrap().groups().map(|g| g.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(groups(&config), ["a", "b"]);
+        config.bundled_rules = true;
+        assert!(groups(&config).len() > 2, "the bundled rules are valid");
+        write(dir.path(), "b.yaml", &rule("b", "up =="));
+        config.rules.push(dir.path().join("missing.yml"));
+        let mistakes = load(&config).unwrap_err().to_string();
+        assert!(mistakes.contains("b.yaml") && mistakes.contains("missing.yml"), "{mistakes}");
+    }
+}

@@ -207,7 +207,7 @@ async fn a_damaged_row_costs_its_chain_and_nothing_else() {
     let path = bench.disk.paths().into_iter().find(|path| path.to_string_lossy().ends_with(".seg")).unwrap();
     let mut content = bench.disk.content(&path).unwrap();
     let salt = tocsin_shared::frame::salt(SAMPLES_FORMAT.name);
-    let mut offset = 0;
+    let mut offset = tocsin_shared::frame::HEADER_BYTES + 2 + SAMPLES_FORMAT.name.len();
     while let tocsin_shared::frame::Decoded::Frame { header, payload } =
         tocsin_shared::frame::decode(salt, &content[offset..])
     {
