@@ -123,7 +123,7 @@ impl Evaluator {
 
     /// Evaluates the host-local rules over one durable row.
     pub fn row(&mut self, row: DurableRow) -> Result<(), Stopping> {
-        let plan = self.plan();
+        let plan = self.plan()?;
         let (active, evaluated_at) = (&mut self.active, &mut self.evaluated_at);
         let host = self.hosts.entry(row.agent).or_insert_with(|| {
             let last_at = evaluated_at.remove(&row.agent).unwrap_or(Timestamp::MIN);
@@ -142,22 +142,25 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The rules in force; what is known of hosts is made to fit them.
-    fn plan(&mut self) -> Arc<Plan> {
+    /// The rules in force; what is known of hosts is made to fit them. The ledger is told here, after the last
+    /// evaluation of the old rules: an alert of a rule that is no more can't come after its end.
+    fn plan(&mut self) -> Result<Arc<Plan>, Stopping> {
         let plan = self.parts.plan.load_full();
         if plan.version != self.version {
+            let command = Command::RulesChanged { rule_ids: plan.rule_ids() };
+            self.parts.ledger.post_blocking(command, Actor::System)?;
             self.version = plan.version;
             self.hosts.values_mut().for_each(|host| host.adopt(&plan));
             self.fleet.adopt(&plan);
             self.looked_at = None;
         }
-        plan
+        Ok(plan)
     }
 
     /// Evaluates the rules across hosts whose tick all sending hosts have passed.
     pub fn fleet(&mut self) -> Result<(), Stopping> {
         self.forget_retired()?;
-        let plan = self.plan();
+        let plan = self.plan()?;
         if !plan.has_fleet_rules() || self.hosts.is_empty() {
             return Ok(());
         }

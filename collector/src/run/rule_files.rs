@@ -1,17 +1,13 @@
 //! The rules in force: the bundled ones and the configured files, all of them or none.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tocsin_shared::event::Actor;
 
 use super::StartError;
 use crate::config::Config;
 use crate::evaluate::plan::Plan;
-use crate::journal::ledger::Ledger;
 use crate::rules::{FILE_BYTES_MAX, RuleSet, parse_file};
-use crate::state::Command;
 
 /// The rules for hosts that come with the product.
 const BUNDLED: &str = include_str!("../../../deploy/rules/host.yml");
@@ -41,14 +37,12 @@ pub(super) fn load(config: &Config) -> Result<RuleSet, StartError> {
     RuleSet::new(files).map_err(|error| StartError::Rules(error.to_string()))
 }
 
-/// Reads the rules again and puts them in force, all or nothing; gives their number. Called from a thread that may wait.
-pub(super) fn reload(config: &Config, plan: &ArcSwap<Plan>, ledger: &Ledger) -> Result<usize, String> {
+/// Reads the rules again and puts them in force, all or nothing; gives their number. The evaluator takes them up
+/// within half a second.
+pub(super) fn reload(config: &Config, plan: &ArcSwap<Plan>) -> Result<usize, String> {
     let set = load(config).map_err(|error| error.to_string())?;
-    let next = Plan::new(plan.load().version + 1, &set);
-    let (rules, rule_ids) = (next.rules.len(), next.rule_ids());
-    plan.store(Arc::new(next));
-    let decided = ledger.submit_blocking(Command::RulesChanged { rule_ids }, Actor::System);
-    decided.map_err(|error| error.to_string())?.map_err(|refusal| refusal.to_string())?;
+    let rules = set.rules().count();
+    plan.rcu(|old| Plan::new(old.version + 1, &set));
     Ok(rules)
 }
 
