@@ -68,7 +68,7 @@ fn fold<S: Clone + Default>(
         }
     }
     let values = states.into_iter().map(|state| state.map_or(ABSENT, &finish)).collect();
-    let mut result = Block { steps: block.steps, labels: index.into_labels(), values };
+    let mut result = Block { steps: block.steps, labels: index.into_labels(), values, nameless: false };
     result.compact();
     result
 }

@@ -14,6 +14,7 @@ use super::bytes::Malformed;
 use super::chunk::Chunk;
 use super::codec::is_absent;
 use super::column::Column;
+use super::latest::{Newest, last_present};
 use super::merge::{Merge, rows_between};
 use super::open::{Open, Position};
 use super::series::{Series, SeriesKey, Visit};
@@ -296,6 +297,27 @@ impl Host {
             visit(self.series.labels(slot), &self.open.times[low..high], values);
         }
         true
+    }
+
+    /// A series' newest sample in (from, to] in memory.
+    pub(crate) fn latest(&self, slot: u32, span: (i64, i64)) -> Result<Newest, Malformed> {
+        let mut newest = Newest::default();
+        for rows in [&self.open, &self.late] {
+            if let (Some(first), Some(last)) = (rows.times.first(), rows.times.last())
+                && newest.wants((*first, *last), span)
+            {
+                let column = rows.column(slot);
+                newest.offer(last_present(&rows.times, span, |row| column.get(row)));
+            }
+        }
+        for held in self.closed.iter().rev() {
+            if newest.wants((held.chunk.first, held.chunk.last), span)
+                && let Ok(column) = held.slots.binary_search(&slot)
+            {
+                newest.offer(held.chunk.latest(column, span)?);
+            }
+        }
+        Ok(newest)
     }
 
     /// Adds a series' samples in (from, to] that are in memory to `merge`, closed chunks first.

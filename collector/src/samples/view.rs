@@ -16,6 +16,7 @@ use tocsin_shared::time::Timestamp;
 
 use super::Store;
 use super::host::Host;
+use super::latest::{Latest, VisitLatest};
 use super::select::{SelectError, Selection, matching};
 use super::series::{Visit, Wanted, resolve};
 
@@ -87,16 +88,40 @@ impl<'a> HostView<'a> {
     ) -> Result<(), SelectError> {
         let Some(host) = &self.host else { return Ok(()) };
         let host = host.read().unwrap_or_else(PoisonError::into_inner);
-        let slots = match self.cache {
-            Some((expr, cache)) => cache.borrow_mut().slots((expr, selector), &host, wanted),
-            None => host.series.find(wanted).into(),
-        };
+        let slots = self.slots(selector, &host, wanted);
         let span = (from.as_millis(), to.as_millis());
         let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
         match self.store.blocks.overlapping(span).as_slice() {
             [] => selection.memory(&host, &slots),
             blocks => selection.stored((self.agent, &host), &slots, wanted, blocks),
+        }
+    }
+
+    /// Visits each series of the host that matches and has samples in (from, to], with the newest of them.
+    pub fn latest_matching(
+        &self,
+        selector: usize,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut VisitLatest<'_>,
+    ) -> Result<(), SelectError> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let host = host.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots(selector, &host, wanted);
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, time, value| visit(labels, time, value);
+        let mut latest = Latest::new(span, self.samples_max, &mut visit);
+        match self.store.blocks.overlapping(span).as_slice() {
+            [] => latest.memory(&host, &slots),
+            blocks => latest.stored((self.agent, &host), &slots, wanted, blocks),
+        }
+    }
+
+    fn slots(&self, selector: usize, host: &Host, wanted: &Wanted) -> Arc<[u32]> {
+        match self.cache {
+            Some((expr, cache)) => cache.borrow_mut().slots((expr, selector), host, wanted),
+            None => host.series.find(wanted).into(),
         }
     }
 }
@@ -141,6 +166,27 @@ impl View<'_> {
         Ok(())
     }
 
+    /// Visits each series of any host that matches and has samples in (from, to], with the newest of them.
+    pub fn latest_matching(
+        &self,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut VisitLatest<'_>,
+    ) -> Result<(), SelectError> {
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, time, value| visit(labels, time, value);
+        let mut latest = Latest::new(span, self.samples_max, &mut visit);
+        for (agent, host) in self.store.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let slots = host.series.find(wanted);
+            match self.store.blocks.overlapping(span).as_slice() {
+                [] => latest.memory(&host, &slots)?,
+                blocks => latest.stored((agent, &host), &slots, wanted, blocks)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The label sets of the series that match and have samples in (from, to], sorted. No sample is read: of a packed
     /// chunk that reaches into the span, every series counts.
     pub fn series(&self, wanted: &Wanted, (from, to): (Timestamp, Timestamp)) -> Vec<Labels> {
@@ -167,6 +213,12 @@ impl Source for HostView<'_> {
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(selector.id, &wanted, (from, to), visit));
     }
+
+    fn latest(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut VisitLatest<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.latest_matching(selector.id, &wanted, (from, to), visit));
+    }
 }
 
 impl Source for View<'_> {
@@ -174,6 +226,12 @@ impl Source for View<'_> {
         let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(&wanted, (from, to), visit));
+    }
+
+    fn latest(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut VisitLatest<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.latest_matching(&wanted, (from, to), visit));
     }
 }
 
