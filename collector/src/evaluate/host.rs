@@ -51,6 +51,7 @@ impl HostRules {
         statistics: &Statistics,
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
+        let mut view = store.host_view(row.agent);
         for (number, planned) in plan.rules.iter().enumerate() {
             let progress = &mut self.rules[number];
             let due = progress.ran_at == Timestamp::MIN || row.at.since(progress.ran_at) >= planned.gap;
@@ -58,7 +59,7 @@ impl HostRules {
                 continue;
             }
             progress.ran_at = row.at;
-            let view = store.host_view(row.agent).with_cache(number as u64, &self.cache);
+            view = view.with_cache(number, &self.cache);
             let result = run(planned, &view, row.at).and_then(|elements| match view.take_error() {
                 Some(error) => Err(error.to_string()),
                 None => Ok(elements),

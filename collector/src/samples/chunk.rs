@@ -5,8 +5,8 @@
 //! Which series a column belongs to is not known here: the holder keeps that list, shared between chunks.
 
 use super::bytes::{Malformed, Reader, unzigzag, zigzag};
-use super::latest::last_present;
 use super::codec::{decode_times, decode_values, encode_times, encode_values, is_absent};
+use super::latest::last_present;
 
 /// Set in an entry that is the constant itself (zigzag, 31 bits) instead of an offset.
 const INLINE: u32 = 1 << 31;

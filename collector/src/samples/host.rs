@@ -141,6 +141,7 @@ impl Host {
         let fresh =
             table.iter().filter(|labels| self.series.slot(&((*labels).clone(), false)).is_none()).count();
         self.check_room(fresh)?;
+        self.series.reserve(fresh);
         let slots: Arc<[u32]> =
             table.iter().map(|labels| self.series.slot_or_insert((labels.clone(), false))).collect();
         if self.tables.len() == TABLES_MAX {
@@ -283,16 +284,24 @@ impl Host {
         let values = match column {
             Column::Constant { .. } => {
                 let Some(value) = column.constant(low, high) else { return false };
-                scratch.clear();
-                scratch.resize(high - low, value);
+                // Most series that do not change are zero, so the one before has often left what is needed.
+                if scratch.len() != high - low
+                    || scratch.first().is_some_and(|old| old.to_bits() != value.to_bits())
+                {
+                    scratch.clear();
+                    scratch.resize(high - low, value);
+                }
                 scratch.as_slice()
             }
-            Column::Cells(cells) if high <= cells.len() => &cells[low..high],
+            Column::Cells(cells) if high <= cells.len() => {
+                let values = &cells[low..high];
+                if values.iter().any(|value| is_absent(*value)) {
+                    return false;
+                }
+                values
+            }
             Column::Cells(_) => return false,
         };
-        if values.iter().any(|value| is_absent(*value)) {
-            return false;
-        }
         if low < high {
             visit(self.series.labels(slot), &self.open.times[low..high], values);
         }

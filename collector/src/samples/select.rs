@@ -36,7 +36,7 @@ pub(crate) struct Selection<'v> {
     max: u64,
     left: u64,
     merge: Merge,
-    scratch: Vec<f64>,
+    pub(crate) scratch: Vec<f64>,
     visit: &'v mut Visit<'v>,
 }
 

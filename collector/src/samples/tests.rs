@@ -429,7 +429,7 @@ fn a_cache_follows_the_series_of_its_host() {
     let (_dir, store) = new();
     let cache = RefCell::new(SelectorCache::default());
     let asked = std::cell::Cell::new(0);
-    let count = |expr: u64, time: i64| {
+    let count = |expr: usize, time: i64| {
         let matches = |labels: &Labels| {
             asked.set(asked.get() + 1);
             labels.metric() == "a"
@@ -572,7 +572,7 @@ fn expressions_are_evaluated_over_all_hosts_and_over_one() {
         close(vector(text, &view), named(everywhere));
         assert!(view.take_error().is_none());
         for _ in 0..2 {
-            let host = store.host_view(agent(2)).with_cache(number as u64, &cache);
+            let host = store.host_view(agent(2)).with_cache(number, &cache);
             close(vector(text, &host), named(on_host_2.clone()));
         }
     }
@@ -607,7 +607,11 @@ fn same_latest(store: &Store, (from, to): (Timestamp, Timestamp)) -> usize {
         let sources = [&view as &dyn Source].into_iter().chain(hosts.iter().map(|host| host as &dyn Source));
         for (number, source) in sources.enumerate() {
             let newest_of_all = newest(source);
-            assert_eq!(newest_of_all, newest(&SelectAlone(source)), "{text} in ({from:?}, {to:?}] of {number}");
+            assert_eq!(
+                newest_of_all,
+                newest(&SelectAlone(source)),
+                "{text} in ({from:?}, {to:?}] of {number}"
+            );
             found += newest_of_all.len();
         }
         assert!(view.take_error().is_none() && hosts.iter().all(|host| host.take_error().is_none()));

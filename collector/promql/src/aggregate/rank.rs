@@ -12,7 +12,7 @@ use crate::sums::quantile;
 
 /// The rows of each group, and the groups' labels.
 fn groups(block: &Block, grouping: &Filter) -> (Vec<Labels>, Vec<Vec<usize>>) {
-    let mut index = Index::new(grouping, block.len());
+    let mut index = Index::new(grouping);
     let mut members: Vec<Vec<usize>> = Vec::new();
     for (at, labels) in block.labels.iter().enumerate() {
         let group = index.find_or_add(labels);

@@ -25,7 +25,7 @@ pub(super) fn combine(
     if many.len() == 0 || one.len() == 0 {
         return Ok(result);
     }
-    let mut index = Index::new(&node.matching, one.len());
+    let mut index = Index::new(&node.matching);
     let ones = Chains::new(one.labels.iter().map(|labels| index.find_or_add(labels)));
     refuse_twice_in_one(&many, &one, &ones)?;
     let groups: Vec<Option<usize>> = many.labels.iter().map(|labels| index.find(labels)).collect();
@@ -69,9 +69,8 @@ fn name(node: &Binary, drops_name: bool, many: &Labels, one: &Labels) -> Labels 
         Filter::Only(names) => names.iter().any(|n| **n == *name),
         Filter::AllBut(names) => !names.iter().any(|n| **n == *name),
     };
-    let drops = |name: &str| {
-        (drops_name && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name))
-    };
+    let drops =
+        |name: &str| (drops_name && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name));
     let all_stay = many.iter().all(|(name, _)| !drops(name));
     let labels = if all_stay { many.clone() } else { many.without(drops) };
     if node.include.is_empty() {

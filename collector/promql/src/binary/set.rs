@@ -29,7 +29,7 @@ fn filtered(mut block: Block, other: &Block, matching: &Filter, meeting: bool) -
     if block.len() == 0 || other.len() == 0 && !meeting {
         return block;
     }
-    let mut index = Index::new(matching, other.len());
+    let mut index = Index::new(matching);
     let groups: Vec<usize> = other.labels.iter().map(|labels| index.find_or_add(labels)).collect();
     let mut present = vec![false; index.len() * other.steps];
     for (at, group) in groups.into_iter().enumerate() {

@@ -10,9 +10,7 @@ use crate::aggregate;
 use crate::binary;
 use crate::expr::Expr;
 use crate::functions::{histogram, labels, math};
-use crate::plan::{
-    Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window,
-};
+use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window};
 use crate::source::{Limits, Source};
 
 /// The instants a node is evaluated at, in milliseconds.
