@@ -56,13 +56,14 @@ impl HostRules {
         statistics: &Statistics,
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
+        let mut view = store.host_view(row.agent);
         let numbered = plan.rules.iter().zip(&mut self.rules).enumerate();
         for (number, (planned, progress)) in numbered.filter(|(_, (planned, _))| planned.host_local) {
             if progress.ran_at.is_some_and(|ran_at| row.at.since(ran_at) < planned.gap) {
                 continue;
             }
             progress.ran_at = Some(row.at);
-            let view = store.host_view(row.agent).with_cache(number as u64, &self.cache);
+            view = view.with_cache(number, &self.cache);
             let result = run(planned, &view, row.at).and_then(|elements| match view.take_error() {
                 Some(error) => Err(error.to_string()),
                 None => progress.outcome(planned, elements, row, statistics),
