@@ -4,6 +4,7 @@
 //! and is on disk before anyone hears of it, so a lost answer costs nothing: the same command again brings the same
 //! certificate; an identity that is there is never replaced.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ async fn ask(channel: Channel, request: pb::EnrollRequest) -> Result<pb::EnrollR
     let mut client = EnrollmentServiceClient::new(channel);
     let answer = timeout(ANSWER_TIMEOUT, client.enroll(request)).await.map_err(|_| EnrollError::TimedOut)?;
     answer.map(tonic::Response::into_inner).map_err(|status| {
-        let reason = status.message().to_owned();
+        let reason = reason(&status);
         match status.code() {
             Code::Unavailable
             | Code::Internal
@@ -130,6 +131,17 @@ async fn ask(channel: Channel, request: pb::EnrollRequest) -> Result<pb::EnrollR
             _ => EnrollError::Refused { reason },
         }
     })
+}
+
+/// What the collector said, or what became of the connection. The listener for agents ends it at once.
+fn reason(status: &tonic::Status) -> String {
+    let said = status.message();
+    if status.source().is_none() {
+        return said.to_owned();
+    }
+    format!(
+        "the connection broke off ({said}); is this the collector's front listener, not the one for agents"
+    )
 }
 
 /// What an answer says, as far as it is not in the certificate.

@@ -10,6 +10,7 @@ mod client;
 pub(crate) mod records;
 mod session;
 
+use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ pub(crate) enum Ended {
     NotEnrolled,
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the collector ended the session: {} ({})", .0.message(), .0.code())]
+    #[error("{}", said(.0))]
     Status(tonic::Status),
     #[error("the collector closed the session")]
     Closed,
@@ -56,6 +57,19 @@ pub(crate) enum Ended {
     Spool(#[from] SpoolError),
     #[error(transparent)]
     Stopping(#[from] Stopping),
+}
+
+/// What the collector said at the end, or what became of the connection.
+fn said(status: &tonic::Status) -> String {
+    match (status.source(), status.code()) {
+        // The answer to a certificate that is refused comes late in TLS 1.3, and looks like this.
+        (_, Code::Cancelled) => {
+            "the connection broke off; if it does each time, the certificate of this host may be revoked"
+                .into()
+        }
+        (None, _) => format!("the collector ended the session: {}", status.message()),
+        (Some(_), _) => format!("the connection broke off: {}", status.message()),
+    }
 }
 
 impl Ended {

@@ -421,8 +421,12 @@ fn a_silent_agent_is_not_waited_for() {
     let start = Instant::now();
     assert!(place.wrapped_with(&[], &["true"]).status().unwrap().success());
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(dropped(&place).len(), 1, "it went to the drop-box instead");
     assert!(place.wrapped(&["false"]).status().unwrap().code() == Some(1));
-    assert!(!dropped(&place).is_empty(), "it went to the drop-box instead");
+    assert_eq!(dropped(&place).len(), 2);
+    let done = place.wrapped_with(&["--report-within", "1ms"], &shell("echo late; exit 4"));
+    assert_eq!({ done }.status().unwrap().code(), Some(4));
+    assert_eq!(dropped(&place).len(), 3, "also when the time to report is over before the agent's");
 }
 
 fn an_agent_hears_start_and_end() {

@@ -37,7 +37,7 @@ pub struct Endpoint {
 /// Why a text is not an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
-    #[error("{0:?} names no port; write HOST:PORT, for example collector.example.com:9443")]
+    #[error("{0:?} names no port; write HOST:PORT, for example collector.example.com:7640")]
     Port(String),
     #[error("{0:?} is not HOST:PORT or [IPV6]:PORT")]
     Host(String),

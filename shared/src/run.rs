@@ -46,6 +46,26 @@ impl RunResult {
     }
 }
 
+/// The signals that end jobs, by name.
+const SIGNALS: [(i32, &str); 10] = [
+    (1, "SIGHUP"),
+    (2, "SIGINT"),
+    (3, "SIGQUIT"),
+    (6, "SIGABRT"),
+    (7, "SIGBUS"),
+    (9, "SIGKILL"),
+    (11, "SIGSEGV"),
+    (13, "SIGPIPE"),
+    (14, "SIGALRM"),
+    (15, "SIGTERM"),
+];
+
+/// How people call a signal: `SIGKILL`; others as `signal 35`.
+pub fn signal_name(signal: i32) -> String {
+    let known = SIGNALS.iter().find(|(number, _)| *number == signal);
+    known.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).to_owned())
+}
+
 /// One run. Its key is `run_id`; a terminal result never changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobRun {

@@ -3,12 +3,23 @@
 //! A sub-collector says the same series in the same order tick after tick, so a cursor walks over the series of the
 //! tick before: where name and labels still match, only the value is stored and nothing is allocated. Where they do
 //! not, the series is built and the section says that it changed. Order across sections is the table's business.
+//!
+//! Promise: no label goes out that the collector refuses. It would refuse the whole table, and one odd mount point or
+//! text file would make the host unheard.
+
+use std::borrow::Cow;
 
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 
 /// The most series one sub-collector may say: 512 processors with 8 modes are 4,096, and a host with 600 network
 /// devices has 16 counters for each. More than this is a host gone wrong, and the collector is failed instead.
 pub(crate) const SECTION_SERIES_MAX: usize = 16_384;
+
+/// The longest value of a label that the collector takes.
+const VALUE_BYTES_MAX: usize = 1024;
+/// What the collector sets; Prometheus keeps such a label of a target as `exported_…`, and so does this.
+const SET_BY_COLLECTOR: [(&str, &str); 3] =
+    [("instance", "exported_instance"), ("job", "exported_job"), ("env", "exported_env")];
 
 /// A metric's name in up to five pieces that are compared without being joined.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +54,8 @@ pub(crate) struct Slot {
 impl Slot {
     fn new(name: Name<'_>, labels: &[(&str, &str)], value: f64) -> Self {
         let metric = name.0.concat();
-        let pairs = std::iter::once((METRIC_NAME, metric.as_str())).chain(labels.iter().copied());
+        let labels = labels.iter().map(|(name, value)| (exported(name), printable(value)));
+        let pairs = std::iter::once((METRIC_NAME, Cow::Borrowed(metric.as_str()))).chain(labels);
         Self { labels: Labels::new(pairs), value }
     }
 
@@ -53,6 +65,21 @@ impl Slot {
             && name.is(self.labels.metric())
             && set.clone().all(|(name, value)| self.labels.get(name) == Some(value))
     }
+}
+
+fn exported(name: &str) -> &str {
+    SET_BY_COLLECTOR.iter().find(|(set, _)| *set == name).map_or(name, |(_, instead)| instead)
+}
+
+/// The value without control characters and not too long. Such a series is built anew each tick, for it never equals what
+/// was said; the table notices that nothing changed.
+fn printable(value: &str) -> Cow<'_, str> {
+    let kept = &value[..value.floor_char_boundary(VALUE_BYTES_MAX)];
+    if !kept.contains(char::is_control) {
+        return Cow::Borrowed(kept);
+    }
+    // One byte for one, or for a C1 control of two, so that it does not grow.
+    Cow::Owned(kept.chars().map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
 /// The series of one sub-collector.
@@ -160,6 +187,25 @@ mod tests {
         section.put("a", &[("device", "x")], 2.0);
         assert!(section.fail());
         assert!(section.slots().is_empty());
+    }
+
+    #[test]
+    fn a_label_that_the_collector_would_refuse_goes_out_as_one_that_it_takes() {
+        let long = "ä".repeat(600);
+        for (name, value, want) in [
+            ("device", "größe", r#"m{device="größe"}"#.to_owned()),
+            ("mountpoint", "/mnt/a\nb\u{1b}[2J\u{9b}", r#"m{mountpoint="/mnt/a?b?[2J?"}"#.to_owned()),
+            ("job", "nightly", r#"m{exported_job="nightly"}"#.to_owned()),
+            ("instance", "x", r#"m{exported_instance="x"}"#.to_owned()),
+            ("env", "x", r#"m{exported_env="x"}"#.to_owned()),
+            ("a", &long, format!(r#"m{{a="{}"}}"#, "ä".repeat(512))),
+        ] {
+            let mut section = Section::default();
+            section.begin();
+            section.put("m", &[(name, value)], 1.0);
+            section.end();
+            assert_eq!(section.slots()[0].labels.to_string(), want);
+        }
     }
 
     #[test]

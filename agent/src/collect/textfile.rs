@@ -17,6 +17,9 @@ use super::source::{CollectError, Source};
 const FILES_MAX: usize = 256;
 /// Lines of one file read; more is not a handful of metrics of a script.
 const SAMPLES_MAX: usize = 4096;
+/// Labels of one sample, beside its name, and bytes of a name: what the collector takes.
+const LABELS_MAX: usize = 31;
+const NAME_BYTES_MAX: usize = 256;
 
 /// One sample of a file.
 #[derive(Debug, PartialEq)]
@@ -35,6 +38,8 @@ pub(crate) enum InvalidTextfile {
     Timestamp(usize),
     #[error("line {0} has a name that the agent says itself")]
     Reserved(usize),
+    #[error("line {0} has more than {LABELS_MAX} labels, or a name of more than {NAME_BYTES_MAX} bytes")]
+    TooLong(usize),
     #[error("more than {SAMPLES_MAX} samples")]
     TooMany,
 }
@@ -72,6 +77,11 @@ fn parse_line(line: &str, number: usize) -> Result<Parsed, InvalidTextfile> {
         Some(rest) => parse_labels(rest).ok_or_else(syntax)?,
         None => (Vec::new(), rest),
     };
+    if labels.len() > LABELS_MAX
+        || labels.iter().map(|(name, _)| name.len()).chain([metric.len()]).any(|bytes| bytes > NAME_BYTES_MAX)
+    {
+        return Err(InvalidTextfile::TooLong(number));
+    }
     let mut fields = rest.split_ascii_whitespace();
     let value = fields.next().and_then(parse_value).ok_or_else(syntax)?;
     match fields.next() {
@@ -104,7 +114,7 @@ fn parse_labels(mut rest: &str) -> Option<(Vec<(String, String)>, &str)> {
         }
         let (name, after) = rest.split_once('=')?;
         let name = name.trim();
-        if !is_name(name) || name == "__name__" {
+        if !is_name(name) || name.starts_with("__") {
             return None;
         }
         let (value, after) = parse_quoted(after.trim_start())?;
@@ -212,6 +222,12 @@ mod tests {
             (r#"a{x="1} 1"#, Err(InvalidTextfile::Syntax(1))),
             (r#"a{x="1" y="2"} 1"#, Err(InvalidTextfile::Syntax(1))),
             (r#"a{__name__="b"} 1"#, Err(InvalidTextfile::Syntax(1))),
+            (r#"a{__meta="b"} 1"#, Err(InvalidTextfile::Syntax(1))),
+            (
+                &format!("a{{{}}} 1", (0..32).map(|n| format!("l{n}=\"x\",")).collect::<String>()),
+                Err(InvalidTextfile::TooLong(1)),
+            ),
+            (&format!("{} 1", "a".repeat(257)), Err(InvalidTextfile::TooLong(1))),
             ("up 1", Err(InvalidTextfile::Reserved(1))),
             ("tocsin_agent_build_info 1", Err(InvalidTextfile::Reserved(1))),
         ] {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 /// The shortest wait, and the first ceiling.
 const FIRST: Duration = Duration::from_secs(1);
-/// The ceiling when the collector cannot be reached.
-const CEILING: Duration = Duration::from_secs(120);
+/// The ceiling when the collector cannot be reached. A collector that has started again waits a little longer than this
+/// before it calls hosts unreachable; 10,000 agents come back at 670 connections a second.
+const CEILING: Duration = Duration::from_secs(30);
 /// The ceiling when it can, and does not want us.
 const CEILING_REFUSED: Duration = Duration::from_secs(600);
 /// A connection that lasted this long was a good one.
@@ -47,7 +48,7 @@ mod tests {
     fn waits_grow_to_their_ceiling_and_start_again_after_a_good_connection() {
         let secs = |waits: &[u64]| waits.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>();
         for (refused, random, waits) in [
-            (false, 1.0, secs(&[2, 4, 8, 16, 32, 64, 120, 120])),
+            (false, 1.0, secs(&[2, 4, 8, 16, 30, 30])),
             (true, 1.0, secs(&[2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600])),
             (false, 0.0, secs(&[1, 1, 1, 1])),
             (true, f64::NAN, secs(&[2, 4])),
@@ -61,7 +62,7 @@ mod tests {
             backoff.next(false, 1.0);
         }
         backoff.ended_after(Duration::from_secs(59));
-        assert_eq!(backoff.next(false, 1.0), Duration::from_secs(64), "a link that flaps is not hammered");
+        assert_eq!(backoff.next(false, 1.0), Duration::from_secs(30), "a link that flaps is not hammered");
         backoff.ended_after(STABLE);
         assert_eq!(backoff.next(false, 1.0), Duration::from_secs(2));
         for _ in 0..100 {

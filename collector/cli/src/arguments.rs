@@ -101,7 +101,7 @@ Examples:
   tocsin query 'node_load1'
   tocsin query 'rate(node_cpu_seconds_total{mode=\"iowait\"}[5m])' --at 2026-11-23T03:10:00Z
   tocsin query 'node_memory_MemAvailable_bytes' --start 1h --step 1m
-  tocsin query 'up' --start 6h --end 2h -o json      every point")]
+  tocsin query 'node_load1' --start 6h --end 2h -o json      every point")]
     Query(Query),
     /// List the alerts that are firing
     #[command(

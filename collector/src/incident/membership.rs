@@ -102,7 +102,11 @@ fn title(alert: &Alert) -> String {
         title.push_str(&format!(" on {instance}"));
     }
     if let Some(summary) = alert.annotations.get("summary") {
-        title.push_str(&format!(": {summary}"));
+        // Many summaries begin with the host, for readers who see nothing else.
+        let instance = alert.labels.get("instance").unwrap_or_default();
+        let rest = summary.strip_prefix(instance).filter(|_| !instance.is_empty());
+        let rest = rest.and_then(|rest| rest.strip_prefix(": "));
+        title.push_str(&format!(": {}", rest.unwrap_or(summary)));
     }
     title.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TITLE_CHARS_MAX).collect()
 }

@@ -1,7 +1,7 @@
 //! Who is heard: sessions by agent, the last sign of life of each, and who has been silent for too long.
 //!
-//! Measured on the monotonic clock. After a start every host gets a grace of two more heartbeats: the collector was
-//! blind, and its own silence is nobody's fault.
+//! Measured on the monotonic clock. After a start every host gets a grace in which its agent can come back: the
+//! collector was blind, and its own silence is nobody's fault.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Missed heartbeats after which a host is unreachable.
 const MISSED: u32 = 3;
-/// What a host gets on top after the collector's own start.
-const GRACE: u32 = 2;
+/// What a host gets on top after the collector's own start: the longest wait of an agent that could not connect, 30 s,
+/// and the time to connect.
+const GRACE: Duration = Duration::from_secs(35);
 
 /// Signs of life, by agent.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ struct Heard {
 impl Presence {
     /// Nobody was heard yet; these hosts were online when the collector stopped.
     pub fn new(heartbeat: Duration, online: impl IntoIterator<Item = AgentId>, now: Instant) -> Self {
-        let deadline = now + heartbeat * (MISSED + GRACE);
+        let deadline = now + GRACE + heartbeat * MISSED;
         let heard = |agent| (agent, Heard { deadline, at: None, session: None, told: false });
         Self { heartbeat, heard: Mutex::new(online.into_iter().map(heard).collect()) }
     }
@@ -47,6 +48,11 @@ impl Presence {
     /// How often agents send.
     pub fn heartbeat(&self) -> Duration {
         self.heartbeat
+    }
+
+    /// How long a host that was not heard since the start has been silent when that is told.
+    pub fn silent_after_start(&self) -> Duration {
+        GRACE + self.heartbeat * MISSED
     }
 
     /// A new session of an agent. The newest one stays, whichever of two gets here first; the other is ended.
@@ -148,11 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_gives_two_more_heartbeats() {
+    fn a_restart_gives_agents_the_time_to_come_back() {
         let start = Instant::now();
         let presence = Presence::new(HEARTBEAT, [AGENT], start);
-        assert!(presence.silent(start + HEARTBEAT * 5 - Duration::from_millis(1)).is_empty());
-        assert_eq!(presence.silent(start + HEARTBEAT * 5), [(AGENT, None)]);
+        assert!(presence.silent(start + Duration::from_millis(49_999)).is_empty());
+        assert_eq!(presence.silent(start + Duration::from_secs(50)), [(AGENT, None)]);
+        assert_eq!(presence.silent_after_start(), Duration::from_secs(50));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
 use tocsin_shared::event::{EventKind, Subject};
 use tocsin_shared::host::Host;
 use tocsin_shared::labels::Labels;
-use tocsin_shared::run::{JobRun, RunResult};
+use tocsin_shared::run::{JobRun, RunResult, signal_name};
 use tocsin_shared::severity::Severity;
 use tocsin_shared::time::{Timestamp, format_duration};
 
@@ -73,9 +73,9 @@ fn summary(run: &JobRun) -> String {
     let name = &run.job_name;
     let what = match &run.result {
         RunResult::Failed { exit_code } => format!("{name} failed with exit code {exit_code}"),
-        RunResult::Killed { signal, core_dumped: false } => format!("{name} was killed by signal {signal}"),
-        RunResult::Killed { signal, core_dumped: true } => {
-            format!("{name} was killed by signal {signal} and dumped core")
+        RunResult::Killed { signal, core_dumped } => {
+            let core = if *core_dumped { " and dumped core" } else { "" };
+            format!("{name} was killed by {}{core}", signal_name(*signal))
         }
         RunResult::CouldNotStart { message, .. } => return format!("{name} could not be started: {message}"),
         RunResult::Running | RunResult::Succeeded => return name.clone(),

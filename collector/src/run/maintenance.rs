@@ -38,7 +38,7 @@ async fn tick(parts: Parts) {
         submit(&parts, Command::Tick, "let happen what is due").await;
     }
     for (agent, since) in parts.presence.silent(Instant::now()) {
-        let since = since.unwrap_or_else(now);
+        let since = since.unwrap_or_else(|| now().minus(parts.presence.silent_after_start()));
         submit(&parts, Command::HostSilent { agent, since }, "tell that a host is silent").await;
         parts.presence.told(agent); // It may have come back meanwhile: then its next heartbeat says so again.
     }

@@ -133,6 +133,9 @@ pub(super) fn check_labels(labels: &Labels) -> Result<(), Refusal> {
         if name.len() > LABEL_BYTES_MAX || value.len() > LABEL_BYTES_MAX {
             return Err(Refusal::invalid(format!("the label {name} is longer than {LABEL_BYTES_MAX} bytes")));
         }
+        if value.chars().any(char::is_control) {
+            return Err(Refusal::invalid(format!("the label {name} has control characters in its value")));
+        }
     }
     Ok(())
 }

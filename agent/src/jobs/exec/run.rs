@@ -128,8 +128,11 @@ fn unknown_end(error: &io::Error) -> Outcome {
 fn could_not_start(program: &OsString, error: &io::Error) -> Outcome {
     let program = program.to_string_lossy();
     let program = tocsin_shared::sanitize::for_terminal(&program);
-    eprintln!("tocsin-agent exec: {program}: {error}");
-    let message = Message::keep_start(&tocsin_shared::redact::redact(&format!("{program}: {error}")));
+    let said = error.to_string();
+    let reason = said.split_once(" (os error").map_or(said.as_str(), |(reason, _)| reason);
+    eprintln!("tocsin-agent exec: {program}: {reason}");
+    // The program alone: together, `/etc/passwd: Permission …` looks like a secret.
+    let message = Message::keep_start(&format!("{}: {reason}", tocsin_shared::redact::redact(&program)));
     Outcome::CouldNotStart { errno: error.raw_os_error().unwrap_or_default(), message }
 }
 

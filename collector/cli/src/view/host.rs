@@ -82,6 +82,12 @@ impl From<pb::HostStatus> for HostView {
 }
 
 impl HostView {
+    /// How long it has been in its state. The collector's clock may be a moment ahead of ours.
+    fn stands_for(&self, style: &Style) -> String {
+        let since = self.state_since.0;
+        figures::age(style.now.max(since), since)
+    }
+
     fn state_paint(&self) -> Option<Paint> {
         match self.state.as_str() {
             "unreachable" => Some(Paint::Bad),
@@ -116,7 +122,7 @@ pub fn draw_hosts(view: &HostsView, style: &Style) -> String {
         table.row([
             host.instance.as_str().into(),
             Cell::painted(&host.state, host.state_paint()),
-            figures::age(style.now, host.state_since.0).into(),
+            host.stands_for(style).into(),
             host.env.as_str().into(),
             heard,
             heard_age,
@@ -136,7 +142,7 @@ pub fn draw_host(view: &HostDocument, style: &Style) -> String {
         "{}  {} for {}\n",
         style.strong(&clean(&host.instance)),
         style.paint(host.state_paint(), &host.state),
-        figures::age(style.now, host.state_since.0)
+        host.stands_for(style)
     );
     text.push_str(&fields(
         vec![

@@ -277,23 +277,23 @@ fn facts(incident: &IncidentView, style: &Style) -> Vec<(&'static str, String)> 
         ),
         (
             "reopened",
-            if incident.reopen_count > 0 {
-                format!("{} times", incident.reopen_count)
-            } else {
-                String::new()
+            match incident.reopen_count {
+                0 => String::new(),
+                1 => "once".into(),
+                times => format!("{times} times"),
             },
         ),
         ("labels", label_list(&incident.labels)),
     ]
 }
 
-/// The descriptions and runbooks of its alerts, each once.
+/// What its alerts say for the one who looks at them, each once.
 fn advice(alerts: &[AlertView]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for alert in alerts {
-        for name in ["description", "runbook", "runbook_url"] {
+        for (name, shown) in ADVICE {
             let Some(said) = alert.annotations.get(name) else { continue };
-            let line = format!("  {name}: {}\n", clean(said));
+            let line = format!("  {shown}{}\n", clean(said));
             if said != alert.summary() && !lines.contains(&line) {
                 lines.push(line);
             }
@@ -301,6 +301,15 @@ fn advice(alerts: &[AlertView]) -> String {
     }
     lines.concat()
 }
+
+/// Annotations, and how they are shown. A job's failure names the run.
+const ADVICE: [(&str, &str); 5] = [
+    ("description", "description: "),
+    ("look_first", "look first: "),
+    ("runbook", "runbook: "),
+    ("runbook_url", "runbook: "),
+    ("run_id", "its output: tocsin job show "),
+];
 
 fn timeline(events: &[EventView], style: &Style) -> String {
     let mut table = Table::new(&["", "", "", ""]).indented("  ");

@@ -94,28 +94,13 @@ impl From<Option<pb::RunResult>> for ResultView {
     }
 }
 
-/// The signals that end jobs, by name.
-const SIGNALS: [(i32, &str); 10] = [
-    (1, "HUP"),
-    (2, "INT"),
-    (3, "QUIT"),
-    (6, "ABRT"),
-    (7, "BUS"),
-    (9, "KILL"),
-    (11, "SEGV"),
-    (13, "PIPE"),
-    (14, "ALRM"),
-    (15, "TERM"),
-];
-
 impl ResultView {
     /// For people: `failed with 3`, `killed by SIGKILL`.
     pub fn shown(&self) -> String {
         match (self.state, self.exit_code, self.signal) {
             ("failed", Some(code), _) => format!("failed with {code}"),
             ("killed", _, Some(signal)) => {
-                let name = SIGNALS.iter().find(|(number, _)| *number == signal);
-                let name = name.map_or_else(|| format!("signal {signal}"), |(_, name)| format!("SIG{name}"));
+                let name = tocsin_shared::run::signal_name(signal);
                 format!(
                     "killed by {name}{}",
                     if self.core_dumped == Some(true) { ", core dumped" } else { "" }
@@ -180,7 +165,8 @@ impl From<pb::JobSummary> for JobView {
 /// The list of jobs.
 pub fn draw_jobs(view: &JobsView, style: &Style) -> String {
     if view.jobs.is_empty() {
-        return "no job has run yet; run one on a host with `tocsin-agent exec NAME -- COMMAND`\n".into();
+        return "no job has run yet; run one on a host with `tocsin-agent exec --job NAME -- COMMAND`\n"
+            .into();
     }
     let mut table =
         Table::new(&["JOB", "HOST", "ENV", "LAST RUN", "STARTED", ">AGE", ">TOOK", ">RUNS", ">FAILED"]);

@@ -1,6 +1,6 @@
 //! ⇄ The ways out of the wrapper: the agent's socket, the drop-box, and a line in the journal.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -56,25 +56,34 @@ fn answer(mut stream: UnixStream, wait: Duration) -> io::Result<u8> {
 }
 
 /// Writes a record to the drop-box. Renamed before it is synced: from then on the agent can take it, which checks it by
-/// its checksum, and a wrapper that runs out of time during the sync loses it only to a power cut. One sync is
+/// its checksum, and a wrapper that runs out of time during the sync loses it only to a power cut; `written` is called
+/// then. One sync is
 /// enough, and is of the file, because its user may not open the directory; on the journaling file systems of Linux it makes the
 /// name durable as well.
-pub(crate) fn drop_into(directory: &Path, run_id: RunId, record: &[u8]) -> Result<(), NotStored> {
+pub(crate) fn drop_into(
+    directory: &Path,
+    run_id: RunId,
+    record: &[u8],
+    written: impl FnOnce(),
+) -> Result<(), NotStored> {
     let partial = directory.join(format!("{PARTIAL_PREFIX}{run_id}"));
     let complete = directory.join(format!("{run_id}{COMPLETE_SUFFIX}"));
-    let written = write_new(&partial, &complete, record);
-    written.map_err(|source| {
+    let result = write_new(&partial, &complete, record).and_then(|file| {
+        written();
+        file.sync_all()
+    });
+    result.map_err(|source| {
         // What is left of it, if anything, the agent clears away.
         fs::remove_file(&partial).unwrap_or_default();
         NotStored::DropBox { path: directory.to_owned(), source }
     })
 }
 
-fn write_new(partial: &Path, complete: &Path, record: &[u8]) -> io::Result<()> {
+fn write_new(partial: &Path, complete: &Path, record: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial)?;
     file.write_all(record)?;
     fs::rename(partial, complete)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// Says it in the system's log, if there is one and it takes it at once.
@@ -99,13 +108,15 @@ mod tests {
     fn a_dropped_record_is_complete_private_and_alone() {
         let dir = tempfile::tempdir().unwrap();
         let run_id = RunId(Uuid::from_u128(7));
-        drop_into(dir.path(), run_id, b"record").unwrap();
+        let mut written = false;
+        drop_into(dir.path(), run_id, b"record", || written = true).unwrap();
+        assert!(written);
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names, [dir.path().join(format!("{run_id}.job"))]);
         assert_eq!(fs::read(&names[0]).unwrap(), b"record");
         assert_eq!(fs::metadata(&names[0]).unwrap().permissions().mode() & 0o7777, 0o600);
         assert!(matches!(
-            drop_into(&dir.path().join("gone"), run_id, b"record"),
+            drop_into(&dir.path().join("gone"), run_id, b"record", || unreachable!("nothing is written")),
             Err(NotStored::DropBox { .. })
         ));
     }
