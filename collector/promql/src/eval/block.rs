@@ -164,7 +164,7 @@ fn metric(labels: &Labels) -> Option<&Arc<str>> {
     Some(&pairs[at].1)
 }
 
-pub(crate) fn without_name(labels: &Labels) -> Labels {
+fn without_name(labels: &Labels) -> Labels {
     match metric(labels) {
         Some(_) => labels.without(|name| name == METRIC_NAME),
         None => labels.clone(),
