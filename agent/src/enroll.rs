@@ -139,7 +139,9 @@ fn reason(status: &tonic::Status) -> String {
     if status.source().is_none() {
         return said.to_owned();
     }
-    format!("the connection broke off ({said}); is this the collector's front listener, not the one for agents")
+    format!(
+        "the connection broke off ({said}); is this the collector's front listener, not the one for agents"
+    )
 }
 
 /// What an answer says, as far as it is not in the certificate.

@@ -64,7 +64,8 @@ fn said(status: &tonic::Status) -> String {
     match (status.source(), status.code()) {
         // The answer to a certificate that is refused comes late in TLS 1.3, and looks like this.
         (_, Code::Cancelled) => {
-            "the connection broke off; if it does each time, the certificate of this host may be revoked".into()
+            "the connection broke off; if it does each time, the certificate of this host may be revoked"
+                .into()
         }
         (None, _) => format!("the collector ended the session: {}", status.message()),
         (Some(_), _) => format!("the connection broke off: {}", status.message()),

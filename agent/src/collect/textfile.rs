@@ -223,7 +223,10 @@ mod tests {
             (r#"a{x="1" y="2"} 1"#, Err(InvalidTextfile::Syntax(1))),
             (r#"a{__name__="b"} 1"#, Err(InvalidTextfile::Syntax(1))),
             (r#"a{__meta="b"} 1"#, Err(InvalidTextfile::Syntax(1))),
-            (&format!("a{{{}}} 1", (0..32).map(|n| format!("l{n}=\"x\",")).collect::<String>()), Err(InvalidTextfile::TooLong(1))),
+            (
+                &format!("a{{{}}} 1", (0..32).map(|n| format!("l{n}=\"x\",")).collect::<String>()),
+                Err(InvalidTextfile::TooLong(1)),
+            ),
             (&format!("{} 1", "a".repeat(257)), Err(InvalidTextfile::TooLong(1))),
             ("up 1", Err(InvalidTextfile::Reserved(1))),
             ("tocsin_agent_build_info 1", Err(InvalidTextfile::Reserved(1))),

@@ -32,7 +32,12 @@ fn each_record_counts_once() {
     ] {
         assert_eq!(desk.done(command), events, "{why}");
     }
-    assert_eq!(desk.state.run(Uuid::from_u128(1)).unwrap().result, RunResult::Succeeded);
+    let run = desk.state.run(Uuid::from_u128(1)).unwrap();
+    assert_eq!(
+        (&run.result, run.command.as_str()),
+        (&RunResult::Succeeded, "run"),
+        "the start's command stays"
+    );
     let lane = desk.state.lane(agent(1), place(1).epoch, Lane::Outcomes).unwrap();
     assert_eq!((lane.floor(), lane.above()), (5, &[][..]));
 }

@@ -165,7 +165,8 @@ impl From<pb::JobSummary> for JobView {
 /// The list of jobs.
 pub fn draw_jobs(view: &JobsView, style: &Style) -> String {
     if view.jobs.is_empty() {
-        return "no job has run yet; run one on a host with `tocsin-agent exec --job NAME -- COMMAND`\n".into();
+        return "no job has run yet; run one on a host with `tocsin-agent exec --job NAME -- COMMAND`\n"
+            .into();
     }
     let mut table =
         Table::new(&["JOB", "HOST", "ENV", "LAST RUN", "STARTED", ">AGE", ">TOOK", ">RUNS", ">FAILED"]);
