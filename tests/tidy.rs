@@ -1,5 +1,6 @@
 //! The tree reads as it should: every file says what it is for, none grows without end, no unfinished thought is
 //! left behind, generated types stay where the wire ends, and what the README points at is there.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -190,7 +190,9 @@ impl Config {
             ..spool::Config::default()
         };
         let interval = interval.clamp(INTERVALS.0, INTERVALS.1);
-        Self { interval, spool, jobs, ..Self::in_dir(data) }
+        let textfile_directory = Some(data.join("textfile"));
+        let collect = collect::Config { textfile_directory, ..collect::Config::default() };
+        Self { interval, spool, jobs, collect, ..Self::in_dir(data) }
     }
 
     /// Reads a file.

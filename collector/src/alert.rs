@@ -26,7 +26,7 @@ use crate::state::decide::Decision;
 
 pub use evaluation::{Breach, Evaluation, RuleSpec};
 pub use identity::dedup_key;
-pub(crate) use step::evaluated;
+pub(crate) use step::{ELEMENTS_MAX, evaluated};
 
 /// Something that fires without waiting: a failed job, a silent host.
 pub(crate) struct Raised {

@@ -1,7 +1,7 @@
 //! The collector as a whole: opens what it keeps, joins its parts with bounded queues, and stops them in order.
 //!
 //! Start: ports first (the most frequent mistake costs nothing), then the lock, the journals, the rules. What was
-//! durable but not evaluated is evaluated before anyone can connect. Stop: no new connections, sessions end, the
+//! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
 mod local;
@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tocsin_shared::alert::{Alert, AlertSource};
 use tocsin_shared::disk::{Disk, RealDisk};
 use tocsin_shared::event::Actor;
 use tocsin_shared::host::HostState;
@@ -31,7 +32,7 @@ use crate::evaluate::statistics::Statistics;
 use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
 use crate::journal::ledger::{self, Fatal, Ledger};
-use crate::journal::rows::{self, DurableRow, Rows};
+use crate::journal::rows::{self, Rows};
 use crate::samples;
 use crate::state::{Command, Defaults, State};
 use crate::store::projector::{self, Projection};
@@ -146,6 +147,7 @@ impl Running {
         }
         parts.rows.stop().await;
         tokio::task::spawn_blocking(move || evaluator.join()).await.ok(); // A panic in it was reported already.
+        maintenance::note_evaluated(&parts).await;
         parts.ledger.stop().await;
         fatal.reason().map_or(Ok(()), Err)
     }
@@ -155,8 +157,8 @@ fn online(state: &State) -> Vec<tocsin_shared::identity::AgentId> {
     state.hosts().filter(|host| host.state == HostState::Online).map(|host| host.agent).collect()
 }
 
-fn active(state: &State) -> Vec<(String, tocsin_shared::identity::AgentId)> {
-    state.active_alerts().filter_map(|alert| Some((alert.source_id.clone(), alert.agent?))).collect()
+fn active(state: &State) -> Vec<Alert> {
+    state.active_alerts().filter(|alert| alert.source == AlertSource::Rule).cloned().collect()
 }
 
 /// Starts the rows' writer and the thread that evaluates what it made durable, beginning with what a crash left over.
@@ -166,12 +168,16 @@ fn evaluation(
     samples: &Arc<samples::Store>,
     ledger: &Ledger,
     statistics: &Arc<Statistics>,
-    active: Vec<(String, tocsin_shared::identity::AgentId)>,
+    active: Vec<Alert>,
     fatal: &Fatal,
 ) -> (Rows, std::thread::JoinHandle<()>) {
     let mut kept = kept;
     let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
-    let unevaluated: Vec<DurableRow> = std::mem::take(&mut kept.unevaluated);
+    let found = evaluate::Found {
+        active,
+        evaluated_at: std::mem::take(&mut kept.evaluated_at),
+        unevaluated: std::mem::take(&mut kept.unevaluated),
+    };
     let rows = kept.start(out, fatal.clone());
     let parts = evaluate::Parts {
         plan: plan.clone(),
@@ -183,7 +189,7 @@ fn evaluation(
     let fatal = fatal.clone();
     let evaluator = std::thread::Builder::new()
         .name("evaluate".into())
-        .spawn(move || fatal.guard("evaluation", || evaluate::run(parts, unevaluated, &durable, active)))
+        .spawn(move || fatal.guard("evaluation", || evaluate::run(parts, found, &durable)))
         .expect("a thread can be started at the start of the process");
     (rows, evaluator)
 }

@@ -107,7 +107,7 @@ impl State {
             Subject::Sealed(sealed) => {
                 self.evaluated_through = self.evaluated_through.max(sealed.evaluated_through);
                 for lane in &sealed.lanes {
-                    self.lanes.put(lane.clone());
+                    self.lanes.merge(lane);
                 }
                 self.sealed = sealed;
             }

@@ -10,6 +10,8 @@ mod project;
 pub mod projector;
 mod query;
 mod sled_tables;
+#[cfg(test)]
+mod tests;
 
 pub use memory::MemoryTables;
 pub use query::Store;

@@ -24,10 +24,12 @@ use tocsin_shared::event::{Event, Subject};
 
 const GOLDEN: &str = include_str!("../golden/v1.hex");
 
+type Check = Box<dyn Fn(&[u8]) -> bool>;
+
 /// A message as bytes, and whether bytes decode to it.
 struct Sample {
     bytes: Vec<u8>,
-    decodes: Box<dyn Fn(&[u8]) -> bool>,
+    decodes: Check,
 }
 
 fn sample<M: Message + Default + PartialEq + 'static>(message: M) -> Sample {
@@ -159,7 +161,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("golden/v1.hex holds hex digits");
+    (0..hex.len()).step_by(2).map(byte).collect()
 }
 
 #[test]

@@ -139,6 +139,6 @@ fn a_credential_that_others_can_read_is_refused() -> anyhow::Result<()> {
     std::fs::write(&credential, "endpoint = \"127.0.0.1:1\"\nca = \"\"\ncredential = \"tocsinc_x\"\n")?;
     std::fs::set_permissions(&credential, std::fs::Permissions::from_mode(0o644))?;
     let ended = output("tocsin", &["status", "--credential", text(&credential)?])?;
-    complains("tocsin", &ended, &["credential.toml", "0600"]);
+    complains("tocsin", &ended, &["credential.toml", "chmod 600"]);
     Ok(())
 }

@@ -71,8 +71,8 @@ fn reading(line: &str, counters: &HashSet<String>) -> Result<Reading, &'static s
     let value = rest.split_whitespace().next().ok_or("no value")?;
     let value = value.parse().map_err(|_| "the value is no number")?;
     let family = ["_sum", "_count", "_bucket"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-    let counter = counters.contains(name)
-        || counters.contains(family) && !pairs.iter().any(|(name, _)| name == "quantile");
+    let grows = counters.contains(name) || counters.contains(family);
+    let counter = grows && !pairs.iter().any(|(name, _)| name == "quantile");
     Ok(Reading { labels: Labels::new(pairs), value, counter })
 }
 

@@ -1,7 +1,7 @@
 //! The feed as a paging tool follows it: from its cursor, over restarts of the collector, every item with the moment
 //! at which it came.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -98,7 +98,7 @@ async fn follow(credential: PathBuf, received: Arc<Mutex<Vec<Received>>>) {
 }
 
 async fn read(
-    credential: &PathBuf,
+    credential: &Path,
     cursor: &mut Option<String>,
     received: &Mutex<Vec<Received>>,
 ) -> anyhow::Result<()> {

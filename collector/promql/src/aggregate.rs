@@ -58,7 +58,7 @@ fn fold<S: Clone + Default>(
     add: impl Fn(&mut S, f64),
     finish: impl Fn(S) -> f64,
 ) -> Block {
-    let mut index = Index::new(grouping, block.len());
+    let mut index = Index::new(grouping);
     let groups: Vec<usize> = block.labels.iter().map(|labels| index.find_or_add(labels)).collect();
     let mut states: Vec<Option<S>> = vec![None; index.len() * block.steps];
     for (at, group) in groups.into_iter().enumerate() {
@@ -68,7 +68,7 @@ fn fold<S: Clone + Default>(
         }
     }
     let values = states.into_iter().map(|state| state.map_or(ABSENT, &finish)).collect();
-    let mut result = Block { steps: block.steps, labels: index.into_labels(), values };
+    let mut result = Block { steps: block.steps, labels: index.into_labels(), values, nameless: false };
     result.compact();
     result
 }

@@ -57,10 +57,9 @@ fn changes_meaning(node: &Binary) -> bool {
     node.to_bool || !node.operator.is_comparison()
 }
 
-/// Whether the metric names of the sides show in the result or in what meets.
+/// Whether metric names decide what meets, or are copied from one side to the other.
 pub(crate) fn reads_names(node: &Binary) -> bool {
-    let copied = node.include.iter().any(|name| **name == *METRIC_NAME);
-    node.operator.is_set() || !changes_meaning(node) || copied || node.matching.keeps(METRIC_NAME)
+    node.include.iter().any(|name| **name == *METRIC_NAME) || node.matching.keeps(METRIC_NAME)
 }
 
 /// A vector and a scalar. A filter keeps the vector's value, whichever side it is on.

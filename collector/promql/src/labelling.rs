@@ -57,21 +57,19 @@ fn equal(a: &Arc<str>, b: &Arc<str>) -> bool {
     Arc::ptr_eq(a, b) || **a == **b
 }
 
-/// Up to here a scan is faster than hashing; one host's rules rarely pass it.
+/// Up to so many distinct sets a scan is faster than hashing; one host's rules rarely pass it.
 const SCAN_UP_TO: usize = 8;
 
 /// Numbers distinct label sets, as a filter sees them, from 0 in the order of first sight.
 pub(crate) struct Index<'a> {
     filter: &'a Filter,
-    sets: Vec<Labels>,
+    sets: Vec<&'a Labels>,
     by_hash: Option<HashMap<u64, Vec<usize>>>,
 }
 
 impl<'a> Index<'a> {
-    /// `expected` is how many label sets will be added at most.
-    pub(crate) fn new(filter: &'a Filter, expected: usize) -> Self {
-        let by_hash = (expected > SCAN_UP_TO).then(|| HashMap::with_capacity(expected));
-        Self { filter, sets: Vec::new(), by_hash }
+    pub(crate) fn new(filter: &'a Filter) -> Self {
+        Self { filter, sets: Vec::new(), by_hash: None }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -79,21 +77,27 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn find(&self, labels: &Labels) -> Option<usize> {
-        let is_it = |at: &usize| self.filter.same(&self.sets[*at], labels);
+        let is_it = |at: &usize| self.filter.same(self.sets[*at], labels);
         match &self.by_hash {
             None => (0..self.sets.len()).find(is_it),
             Some(table) => table.get(&self.filter.hash(labels))?.iter().copied().find(is_it),
         }
     }
 
-    pub(crate) fn find_or_add(&mut self, labels: &Labels) -> usize {
+    pub(crate) fn find_or_add(&mut self, labels: &'a Labels) -> usize {
         if let Some(at) = self.find(labels) {
             return at;
         }
-        if let Some(table) = &mut self.by_hash {
-            table.entry(self.filter.hash(labels)).or_default().push(self.sets.len());
+        self.sets.push(labels);
+        let table = match &mut self.by_hash {
+            None if self.sets.len() <= SCAN_UP_TO => return self.sets.len() - 1,
+            table => table.get_or_insert_default(),
+        };
+        // All of them when the table is new, else the last one.
+        let hashed = if table.is_empty() { 0 } else { self.sets.len() - 1 };
+        for at in hashed..self.sets.len() {
+            table.entry(self.filter.hash(self.sets[at])).or_default().push(at);
         }
-        self.sets.push(labels.clone());
         self.sets.len() - 1
     }
 
@@ -122,11 +126,16 @@ mod tests {
             Labels::series("x", &[("b", "2")]),
         ];
         for (filter, expected) in filters {
-            for size in [1, 100] {
-                let mut index = Index::new(&filter, size);
-                let numbers: Vec<_> = sets.iter().map(|set| index.find_or_add(set)).collect();
-                assert_eq!(numbers, expected, "{filter:?} expecting {size}");
-            }
+            let mut index = Index::new(&filter);
+            let numbers: Vec<_> = sets.iter().map(|set| index.find_or_add(set)).collect();
+            assert_eq!(numbers, expected, "{filter:?}");
+            let more: Vec<_> =
+                (0..100).map(|n| Labels::series("z", &[("a", &format!("z{}", n % 50))])).collect();
+            let known = index.len();
+            more.iter().for_each(|set| _ = index.find_or_add(set));
+            assert_eq!(index.len() - known, if filter.keeps("a") { 50 } else { 0 }, "{filter:?}");
+            let again: Vec<_> = sets.iter().map(|set| index.find(set).unwrap()).collect();
+            assert_eq!(again, expected, "{filter:?} after a hundred more");
         }
     }
 }

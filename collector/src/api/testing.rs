@@ -128,7 +128,7 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     let opened = rows::open(disk.clone(), dir, samples.clone(), found).unwrap();
     let (evaluate, _) = mpsc::sync_channel(1);
     let rows = opened.start(evaluate, fatal.clone());
-    let ledger = ledger::open(disk, dir).unwrap().start(Defaults::default(), fatal);
+    let ledger = ledger::open(disk, &dir.join("journal")).unwrap().start(Defaults::default(), fatal);
     let reader = ledger.reader().await.unwrap();
     let (tables, path) = (Arc::new(MemoryTables::default()), dir.join("store"));
     let projection = projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current());

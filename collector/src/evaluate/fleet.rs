@@ -3,22 +3,26 @@
 //! The watermark is the slowest host that still sends; a host that is silent for longer than `SILENT` is not waited
 //! for. While such a host is silent, elements that were breached and vanish are held: its silence is no evidence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tocsin_promql::Element;
+use tocsin_shared::alert::{Alert, AlertSource};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
-use super::host::{breaches, record, run};
-use super::plan::Plan;
+use super::host::{Recorded, breaches, record, run, show};
+use super::plan::{Plan, Planned};
 use super::statistics::Statistics;
-use crate::alert::Evaluation;
+use crate::alert::{Evaluation, dedup_key};
 use crate::journal::rows::Derived;
 use crate::samples::Store;
 
 /// A host without a row for this long, in event time, is silent. Longer than three ticks of any sensible interval.
 const SILENT: Duration = Duration::from_secs(60);
+
+/// Ticks that are made up for when the watermark jumps; a `for` needs no more than its ends.
+const TICKS_MAX: u32 = 8;
 
 /// How far all sending hosts have come, and whether some host that sent before is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +44,39 @@ pub(super) fn watermark(seen: impl Iterator<Item = Timestamp>, newest: Timestamp
     at.map(|at| Watermark { at, some_silent })
 }
 
-#[derive(Default)]
+/// What is known of the rules across hosts between two ticks, by rule: it outlives a new plan.
 pub(super) struct FleetRules {
-    rules: HashMap<usize, FleetProgress>,
+    rules: HashMap<String, FleetProgress>,
 }
 
+#[derive(Default)]
 struct FleetProgress {
-    ran_at: Timestamp,
+    ran_at: Option<Timestamp>,
+    /// The elements that were breached at the last tick.
     held: Vec<Element>,
-    told: bool,
+    /// Whether the ledger may know of alerts: then an empty result matters.
+    active: bool,
+    recorded: Recorded,
 }
 
 impl FleetRules {
-    pub(super) fn adopt(&mut self, _plan: &Plan) {
-        self.rules.clear();
+    /// The alerts of rules across hosts that were active at the start hold their elements as if nothing had happened.
+    pub(super) fn new(active: &[Alert], plan: &Plan) -> Self {
+        let mut rules: HashMap<String, FleetProgress> = HashMap::new();
+        for alert in active {
+            let progress = rules.entry(alert.source_id.clone()).or_default();
+            progress.active = true;
+            let planned = plan.rules.iter().find(|planned| planned.rule.id.as_str() == alert.source_id);
+            progress.held.extend(planned.and_then(|planned| element_of(alert, planned)));
+        }
+        Self { rules }
+    }
+
+    /// A new plan: rules that stay go on, and tell an empty result once.
+    pub(super) fn adopt(&mut self, plan: &Plan) {
+        let ids = plan.rule_ids();
+        self.rules.retain(|id, _| ids.contains(id));
+        self.rules.values_mut().for_each(|progress| progress.active = true);
     }
 
     pub(super) fn evaluate(
@@ -64,59 +87,82 @@ impl FleetRules {
         statistics: &Statistics,
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
-        for (number, planned) in plan.rules.iter().enumerate().filter(|(_, planned)| !planned.host_local) {
-            let tick = watermark.at.align_down(planned.interval);
-            let progress = self.rules.entry(number).or_insert(FleetProgress {
-                ran_at: Timestamp::MIN,
-                held: Vec::new(),
-                told: false,
-            });
-            if tick <= progress.ran_at {
-                continue;
+        for planned in plan.rules.iter().filter(|planned| !planned.host_local) {
+            let id = planned.rule.id.as_str();
+            if !self.rules.contains_key(id) {
+                self.rules.insert(id.to_owned(), FleetProgress::default());
             }
-            progress.ran_at = tick;
-            let view = store.view();
-            let result = run(planned, &view, tick).and_then(|elements| match view.take_error() {
-                Some(error) => Err(error.to_string()),
-                None => Ok(elements),
-            });
-            let mut elements = match result {
-                Ok(elements) => elements,
-                Err(why) => {
-                    statistics.rule_failed(planned.rule.id.as_str(), why);
-                    continue;
-                }
-            };
-            let Some(spec) = &planned.spec else {
-                for (labels, value) in record(planned, elements, tick) {
-                    store.append_derived(None, labels.clone(), tick, value).ok(); // Counted by the journal's writer, which shows it again.
-                    derived.push(Derived { agent: None, labels, at: tick, value });
-                }
-                continue;
-            };
-            if watermark.some_silent {
-                hold(&mut elements, &progress.held);
-            }
-            progress.held.clone_from(&elements);
-            if !elements.is_empty() || progress.told || !spec.keep_firing_for.is_zero() {
-                progress.told = !elements.is_empty();
-                let elements = breaches(planned, elements, statistics);
-                evaluations.push(Evaluation {
-                    agent: None,
-                    rule: spec.clone(),
-                    at: tick,
-                    samples_seq: 0,
-                    elements,
+            let Some(progress) = self.rules.get_mut(id) else { continue };
+            for tick in ticks(progress.ran_at, watermark.at, planned.interval) {
+                progress.ran_at = Some(tick);
+                let view = store.view();
+                let result = run(planned, &view, tick).and_then(|elements| match view.take_error() {
+                    Some(error) => Err(error.to_string()),
+                    None => progress.outcome(planned, elements, (tick, watermark.some_silent), statistics),
                 });
+                match result {
+                    Ok((evaluation, values)) => {
+                        evaluations.extend(evaluation);
+                        derived.extend(show(store, None, tick, values));
+                    }
+                    Err(why) => statistics.rule_failed(id, why),
+                }
             }
         }
         (evaluations, derived)
     }
 }
 
+type Outcome = (Option<Evaluation>, Vec<(Labels, f64)>);
+
+impl FleetProgress {
+    fn outcome(
+        &mut self,
+        planned: &Planned,
+        mut elements: Vec<Element>,
+        (at, some_silent): (Timestamp, bool),
+        statistics: &Statistics,
+    ) -> Result<Outcome, String> {
+        let Some(spec) = &planned.spec else {
+            return Ok((None, self.recorded.next(record(planned, elements)?)));
+        };
+        if some_silent {
+            hold(&mut elements, &self.held);
+        }
+        if elements.is_empty() && !self.active {
+            return Ok((None, Vec::new()));
+        }
+        let breached = breaches(planned, elements.clone(), statistics)?;
+        self.active = !elements.is_empty() || !spec.keep_firing_for.is_zero();
+        self.held = elements;
+        let rule = spec.clone();
+        Ok((Some(Evaluation { agent: None, rule, at, samples_seq: 0, elements: breached }), Vec::new()))
+    }
+}
+
+/// The ticks after `ran_at` up to the watermark: the last alone at first, and the last few after a jump.
+fn ticks(
+    ran_at: Option<Timestamp>,
+    watermark: Timestamp,
+    interval: Duration,
+) -> impl Iterator<Item = Timestamp> {
+    let last = watermark.align_down(interval);
+    let back = (0..TICKS_MAX).rev().map(move |back| last.minus(interval * back));
+    back.filter(move |tick| ran_at.map_or(*tick == last, |ran_at| *tick > ran_at))
+}
+
+/// The element whose alert this is: its labels without what the rule put on, if that is the same alert still.
+fn element_of(alert: &Alert, planned: &Planned) -> Option<Element> {
+    let of_rule = |name: &str| planned.rule.labels.iter().any(|(own, _)| **own == *name);
+    let added = |name: &str| name == "alertname" || name == "severity" || of_rule(name);
+    let labels = alert.labels.without(added);
+    let key = dedup_key(AlertSource::Rule, &alert.source_id, None, &labels);
+    (key == alert.dedup_key).then_some(Element { labels, value: alert.value })
+}
+
 /// Adds the elements that were there before and are not now.
 fn hold(elements: &mut Vec<Element>, before: &[Element]) {
-    let now: Vec<Labels> = elements.iter().map(|element| element.labels.clone()).collect();
+    let now: HashSet<Labels> = elements.iter().map(|element| element.labels.clone()).collect();
     elements.extend(before.iter().filter(|element| !now.contains(&element.labels)).cloned());
 }
 

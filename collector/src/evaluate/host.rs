@@ -1,14 +1,17 @@
 //! One host's rules over one row.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use tocsin_promql::{Element, Limits, Source, Value, instant};
+use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::{Labels, METRIC_NAME};
+use tocsin_shared::sample::STALE_NAN;
 use tocsin_shared::time::Timestamp;
 
 use super::plan::{Plan, Planned};
 use super::statistics::Statistics;
-use crate::alert::{Breach, Evaluation};
+use crate::alert::{Breach, ELEMENTS_MAX, Evaluation};
 use crate::journal::rows::{Derived, DurableRow};
 use crate::rules::RuleKind;
 use crate::samples::{SelectorCache, Store};
@@ -20,26 +23,28 @@ pub(super) struct HostRules {
     rules: Vec<RuleProgress>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct RuleProgress {
-    ran_at: Timestamp,
-    /// Whether it may have active alerts: then an empty result matters.
+    ran_at: Option<Timestamp>,
+    /// Whether it may have active alerts: then an empty result matters. A rule with `keep_firing_for` keeps it once
+    /// it was set: the ledger alone knows when such an alert ends, and being told of nothing costs it next to nothing.
     active: bool,
+    recorded: Recorded,
 }
 
 impl HostRules {
-    pub(super) fn new(plan: &Plan, active: &[String]) -> Self {
+    /// A host whose rows up to `last_at` are evaluated, and the rules that have active alerts there.
+    pub(super) fn new(plan: &Plan, last_at: Timestamp, active: &[String]) -> Self {
         let progress = |planned: &Planned| RuleProgress {
-            ran_at: Timestamp::MIN,
             active: active.iter().any(|rule| rule == planned.rule.id.as_str()),
+            ..RuleProgress::default()
         };
-        let rules = plan.rules.iter().map(progress).collect();
-        Self { last_at: Timestamp::MIN, cache: RefCell::default(), rules }
+        Self { last_at, cache: RefCell::default(), rules: plan.rules.iter().map(progress).collect() }
     }
 
     /// A new plan: every rule runs at the next row, and an empty result is told once.
     pub(super) fn adopt(&mut self, plan: &Plan) {
-        self.rules = vec![RuleProgress { ran_at: Timestamp::MIN, active: true }; plan.rules.len()];
+        self.rules = vec![RuleProgress { active: true, ..RuleProgress::default() }; plan.rules.len()];
         self.cache = RefCell::default();
     }
 
@@ -51,46 +56,91 @@ impl HostRules {
         statistics: &Statistics,
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
-        for (number, planned) in plan.rules.iter().enumerate() {
-            let progress = &mut self.rules[number];
-            let due = progress.ran_at == Timestamp::MIN || row.at.since(progress.ran_at) >= planned.gap;
-            if !planned.host_local || !due {
+        let mut view = store.host_view(row.agent);
+        let numbered = plan.rules.iter().zip(&mut self.rules).enumerate();
+        for (number, (planned, progress)) in numbered.filter(|(_, (planned, _))| planned.host_local) {
+            if progress.ran_at.is_some_and(|ran_at| row.at.since(ran_at) < planned.gap) {
                 continue;
             }
-            progress.ran_at = row.at;
-            let view = store.host_view(row.agent).with_cache(number as u64, &self.cache);
+            progress.ran_at = Some(row.at);
+            view = view.with_cache(number, &self.cache);
             let result = run(planned, &view, row.at).and_then(|elements| match view.take_error() {
                 Some(error) => Err(error.to_string()),
-                None => Ok(elements),
+                None => progress.outcome(planned, elements, row, statistics),
             });
-            let elements = match result {
-                Ok(elements) => elements,
-                Err(why) => {
-                    statistics.rule_failed(planned.rule.id.as_str(), why);
-                    continue;
-                }
-            };
-            match &planned.spec {
-                Some(spec) => {
-                    if !elements.is_empty() || progress.active {
-                        progress.active = !elements.is_empty() || !spec.keep_firing_for.is_zero();
-                        let elements = breaches(planned, elements, statistics);
-                        let (agent, at) = (Some(row.agent), row.at);
-                        let samples_seq = row.samples_seq;
-                        evaluations.push(Evaluation { agent, rule: spec.clone(), at, samples_seq, elements });
-                    }
-                }
-                None => {
-                    let new = record(planned, elements, row.at);
-                    for (labels, value) in new {
-                        store.append_derived(Some(row.agent), labels.clone(), row.at, value).ok(); // Counted by the journal's writer, which shows it again.
-                        derived.push(Derived { agent: Some(row.agent), labels, at: row.at, value });
-                    }
-                }
+            match result {
+                Ok(Outcome::Nothing) => {}
+                Ok(Outcome::Breached(evaluation)) => evaluations.push(evaluation),
+                Ok(Outcome::Recorded(values)) => derived.extend(show(store, Some(row.agent), row.at, values)),
+                Err(why) => statistics.rule_failed(planned.rule.id.as_str(), why),
             }
         }
         (evaluations, derived)
     }
+}
+
+enum Outcome {
+    Nothing,
+    Breached(Evaluation),
+    Recorded(Vec<(Labels, f64)>),
+}
+
+impl RuleProgress {
+    fn outcome(
+        &mut self,
+        planned: &Planned,
+        elements: Vec<Element>,
+        row: DurableRow,
+        statistics: &Statistics,
+    ) -> Result<Outcome, String> {
+        let Some(spec) = &planned.spec else {
+            return Ok(Outcome::Recorded(self.recorded.next(record(planned, elements)?)));
+        };
+        if elements.is_empty() && !self.active {
+            return Ok(Outcome::Nothing);
+        }
+        let elements = breaches(planned, elements, statistics)?;
+        self.active = !elements.is_empty() || !spec.keep_firing_for.is_zero();
+        let DurableRow { agent, at, samples_seq, .. } = row;
+        Ok(Outcome::Breached(Evaluation {
+            agent: Some(agent),
+            rule: spec.clone(),
+            at,
+            samples_seq,
+            elements,
+        }))
+    }
+}
+
+/// The series that a recording rule gave last: those that vanish end with a marker, as a scraped one does.
+#[derive(Clone, Default)]
+pub(super) struct Recorded(Vec<Labels>);
+
+impl Recorded {
+    /// The values to keep: the new ones, and an end for each series that has none any more.
+    pub(super) fn next(&mut self, mut values: Vec<(Labels, f64)>) -> Vec<(Labels, f64)> {
+        let now: Vec<Labels> = values.iter().map(|(labels, _)| labels.clone()).collect();
+        if self.0 != now {
+            let still: HashSet<&Labels> = now.iter().collect();
+            let gone = self.0.iter().filter(|labels| !still.contains(labels));
+            values.extend(gone.map(|labels| (labels.clone(), STALE_NAN)));
+            self.0 = now;
+        }
+        values
+    }
+}
+
+/// Shows recorded values to the rules after this one, and gives them for the journal.
+pub(super) fn show(
+    store: &Store,
+    agent: Option<AgentId>,
+    at: Timestamp,
+    values: Vec<(Labels, f64)>,
+) -> impl Iterator<Item = Derived> {
+    values.into_iter().map(move |(labels, value)| {
+        store.append_derived(agent, labels.clone(), at, value).ok(); // The journal's writer shows it again, and tells.
+        Derived { agent, labels, at, value }
+    })
 }
 
 /// Runs a rule's expression at an instant.
@@ -108,9 +158,17 @@ pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Resu
     }
 }
 
-/// What an alerting rule's elements tell the ledger.
-pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &Statistics) -> Vec<Breach> {
-    let RuleKind::Alert { name, .. } = &planned.rule.kind else { return Vec::new() };
+/// What an alerting rule's elements tell the ledger. Elements that it could not tell apart are a mistake of the rule.
+pub(super) fn breaches(
+    planned: &Planned,
+    elements: Vec<Element>,
+    statistics: &Statistics,
+) -> Result<Vec<Breach>, String> {
+    let RuleKind::Alert { name, .. } = &planned.rule.kind else { return Ok(Vec::new()) };
+    if elements.len() > ELEMENTS_MAX {
+        let found = elements.len();
+        return Err(format!("{found} alerts at once, at most {ELEMENTS_MAX}: make its expression narrower"));
+    }
     let expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
         let pairs = templates.iter().map(|(key, template)| {
             let text = template.expand(labels, value, &Labels::empty()).unwrap_or_else(|error| {
@@ -128,13 +186,29 @@ pub(super) fn breaches(planned: &Planned, elements: Vec<Element>, statistics: &S
         let alert_labels = labels.with(own.iter()).with([("alertname", &**name)]);
         Breach { labels, value: element.value, annotations, alert_labels }
     };
-    elements.into_iter().map(breach).collect()
+    let breaches: Vec<Breach> = elements.into_iter().map(breach).collect();
+    distinct(breaches.iter().map(|breach| &breach.labels))?;
+    Ok(breaches)
 }
 
 /// The series that a recording rule's elements are values of.
-pub(super) fn record(planned: &Planned, elements: Vec<Element>, _at: Timestamp) -> Vec<(Labels, f64)> {
-    let RuleKind::Record { metric } = &planned.rule.kind else { return Vec::new() };
+pub(super) fn record(planned: &Planned, elements: Vec<Element>) -> Result<Vec<(Labels, f64)>, String> {
+    let RuleKind::Record { metric } = &planned.rule.kind else { return Ok(Vec::new()) };
     let own = planned.rule.labels.iter().map(|(name, template)| (&**name, template.source()));
     let own: Vec<(&str, &str)> = own.chain([(METRIC_NAME, &**metric)]).collect();
-    elements.into_iter().map(|element| (element.labels.with(own.iter().copied()), element.value)).collect()
+    let series =
+        elements.into_iter().map(|element| (element.labels.with(own.iter().copied()), element.value));
+    let series: Vec<(Labels, f64)> = series.collect();
+    distinct(series.iter().map(|(labels, _)| labels))?;
+    Ok(series)
+}
+
+fn distinct<'a>(all: impl Iterator<Item = &'a Labels>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for labels in all {
+        if !seen.insert(labels) {
+            return Err(format!("two elements have the labels {labels}"));
+        }
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ const DELAYS: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Statistics {
     evaluated: AtomicU64,
+    through: AtomicU64,
     late: AtomicU64,
     derived_lost: AtomicU64,
     delays: Mutex<Delays>,
@@ -27,6 +28,17 @@ struct Delays {
 impl Statistics {
     pub(super) fn late_row(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every row up to this place in the samples journal is evaluated, and the ledger was told before this is.
+    pub(super) fn evaluated_row(&self, samples_seq: u64) {
+        self.through.fetch_max(samples_seq, Ordering::Release);
+    }
+
+    /// Rows up to this place in the samples journal are evaluated; what the ledger is asked from now on comes after
+    /// what they said. 0 before the first row of this start.
+    pub fn evaluated_through(&self) -> u64 {
+        self.through.load(Ordering::Acquire)
     }
 
     pub(super) fn derived_not_kept(&self) {

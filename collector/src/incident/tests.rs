@@ -182,7 +182,7 @@ fn acts_that_cannot_be_meant_are_refused() {
         (Command::Resolve { on: on(1, ""), code: "fixed".into() }, "needs words"),
         (Command::Resolve { on: on(1, "x"), code: "auto".into() }, "it is one of fixed"),
         (Command::Note(on(1, " ")), "needs words"),
-        (Command::Note(on(1, &"x".repeat(9_000))), "shorten"),
+        (Command::Note(on(1, &"x".repeat(17_000))), "shorten"),
     ] {
         let refusal = desk.ask(command).unwrap_err();
         assert!(invalid(&refusal) && refusal.to_string().contains(expected), "{refusal}");

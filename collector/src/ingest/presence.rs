@@ -55,12 +55,29 @@ impl Presence {
         GRACE + self.heartbeat * MISSED
     }
 
-    /// A new session of an agent; an older one is ended.
+    /// A new session of an agent. The newest one stays, whichever of two gets here first; the other is ended.
     pub fn begin(&self, agent: AgentId, session: u64, end: CancellationToken, now: Instant, at: Timestamp) {
+        let mut all = self.lock();
+        let mut told = false;
+        if let Some(known) = all.get_mut(&agent) {
+            told = known.told; // Its next heartbeat has to say that it is heard again.
+            match known.session.take() {
+                Some(newer) if newer.0 > session => {
+                    known.session = Some(newer);
+                    return end.cancel();
+                }
+                Some((_, older)) => older.cancel(),
+                None => {}
+            }
+        }
         let deadline = now + self.heartbeat * MISSED;
-        let heard = Heard { deadline, at: Some(at), session: Some((session, end)), told: false };
-        if let Some((_, older)) = self.lock().insert(agent, heard).and_then(|heard| heard.session) {
-            older.cancel();
+        all.insert(agent, Heard { deadline, at: Some(at), session: Some((session, end)), told });
+    }
+
+    /// The host was told silent: its next heartbeat says that it is heard, even if it came in between.
+    pub fn told(&self, agent: AgentId) {
+        if let Some(heard) = self.lock().get_mut(&agent) {
+            heard.told = true;
         }
     }
 

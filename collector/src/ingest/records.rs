@@ -5,7 +5,7 @@ use std::time::Duration;
 use tocsin_proto::convert::Number;
 use tocsin_proto::pb;
 use tocsin_proto::pb::record::Kind;
-use tocsin_shared::identity::{AgentId, Epoch};
+use tocsin_shared::identity::AgentId;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::run::RunResult;
 use tocsin_shared::time::Timestamp;
@@ -15,6 +15,9 @@ use super::clock::{self, Reading};
 use super::rows::Mapping;
 use crate::jobs::{GapRecord, Place, RunEnd, RunStart};
 use crate::state::Command;
+
+/// Two boots are further apart; the drift of a wall clock over a day of backlog is not.
+const SAME_BOOT_MS: i64 = 30_000;
 
 /// The range of rows that a gap record says will never come, if it is about rows.
 pub(super) fn samples_gap(record: &pb::Record) -> Option<(u64, u64)> {
@@ -27,14 +30,12 @@ pub(super) fn samples_gap(record: &pb::Record) -> Option<(u64, u64)> {
 /// What a record asks of the ledger. An error is a record that no agent of ours writes.
 pub(super) fn command(
     agent: AgentId,
-    epoch: Epoch,
-    lane: Lane,
+    place: Place,
     record: pb::Record,
     mapping: &Mapping,
 ) -> Result<Command, String> {
-    let pb::Record { seq, kind } = record;
-    let place = Place { epoch, lane, seq };
-    Ok(match kind.ok_or("a record without content")? {
+    let epoch = place.epoch;
+    Ok(match record.kind.ok_or("a record without content")? {
         Kind::RunStarted(started) => {
             Command::JobStarted { run: run_started(agent, started, mapping)?, place }
         }
@@ -63,10 +64,10 @@ fn event_time(clock: Option<pb::ClockReading>, mapping: &Mapping) -> Result<Time
     })
 }
 
-/// Whether two readings are of one boot, as far as a wall clock that was not set by more than an hour can tell.
+/// Whether two readings are of one boot, as far as a wall clock that was set by less than a reboot takes can tell.
 fn same_boot(a: Reading, b: Reading) -> bool {
     let booted = |r: Reading| r.wall.as_millis().saturating_sub(i64::try_from(r.boot_ms).unwrap_or(i64::MAX));
-    booted(a).saturating_sub(booted(b)).saturating_abs() < 3_600_000
+    booted(a).saturating_sub(booted(b)).saturating_abs() < SAME_BOOT_MS
 }
 
 fn run_id(text: &str) -> Result<Uuid, String> {
@@ -114,4 +115,30 @@ fn run_ended(agent: AgentId, ended: pb::RunEnded, mapping: &Mapping) -> Result<R
         output_tail,
         output_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_another_boot_keeps_its_wall_time() {
+        let reading = Reading { wall: Timestamp::from_millis(10_000_000), boot_ms: 1_200_000 };
+        let mapping = Mapping { boot_id: "now".into(), offset_ms: 8_802_000, reading };
+        for (wall_ms, boot_ms, want, why) in [
+            (9_400_000, 600_000, 9_402_000, "of this boot: mapped"),
+            (9_400_000, 599_000, 9_401_000, "boot time counts, not a wall clock that drifted by a second"),
+            (
+                8_000_000,
+                600_000,
+                8_002_000,
+                "of the boot before, twenty minutes ago: its wall time, corrected",
+            ),
+            (9_000_000, 90_000_000, 9_002_000, "of a boot that lasted longer than this one"),
+        ] {
+            let at = event_time(Some(pb::ClockReading { wall_ms, boot_ms }), &mapping).unwrap();
+            assert_eq!(at.as_millis(), want, "{why}");
+        }
+        assert!(event_time(None, &mapping).is_err());
+    }
 }

@@ -29,7 +29,8 @@ pub(super) struct Mapping {
 #[derive(Default)]
 pub(super) struct SessionRows {
     tables: VecDeque<(Arc<Table>, String)>,
-    chains: VecDeque<(u64, u64, Chain)>,
+    /// Id, table, the index that comes next, and the state after the last row.
+    chains: VecDeque<(u64, u64, u32, Chain)>,
 }
 
 impl SessionRows {
@@ -38,7 +39,7 @@ impl SessionRows {
         let pb::SeriesTable { table_id, series, boot_id } = table;
         let series = limits::table(series)?;
         self.tables.retain(|(known, _)| known.id != table_id);
-        self.chains.retain(|(_, of_table, _)| *of_table != table_id);
+        self.chains.retain(|(_, of_table, ..)| *of_table != table_id);
         if self.tables.len() >= TABLES_MAX {
             self.tables.pop_front();
         }
@@ -47,7 +48,13 @@ impl SessionRows {
     }
 
     /// Decodes a row. An error ends the session; the agent sends again from what was acknowledged.
-    pub(super) fn row(&mut self, row: pb::Row, mapping: &Mapping) -> Result<TakenRow, String> {
+    /// No event time is later than `latest`: a clock that ran ahead before a reboot must not blind the rules.
+    pub(super) fn row(
+        &mut self,
+        row: pb::Row,
+        mapping: &Mapping,
+        latest: Timestamp,
+    ) -> Result<TakenRow, String> {
         let pb::Row { seq, table_id, chain, index, data } = row;
         if seq == 0 || chain == 0 || chain > seq || index >= CHAIN_ROWS_MAX {
             return Err(format!("row {seq} has chain {chain} and index {index}"));
@@ -55,10 +62,13 @@ impl SessionRows {
         let known = self.tables.iter().find(|(table, _)| table.id == table_id);
         let (table, boot_id) =
             known.ok_or_else(|| format!("row {seq} names table {table_id}, which was not sent"))?;
-        let at = self.chains.iter().position(|(id, of_table, _)| (*id, *of_table) == (chain, table_id));
-        let mut state = at
-            .and_then(|at| self.chains.remove(at))
-            .map_or_else(|| Chain::new(table.series.len()), |(_, _, state)| state);
+        let at = self.chains.iter().position(|(id, of_table, ..)| (*id, *of_table) == (chain, table_id));
+        let known = at.and_then(|at| self.chains.remove(at));
+        // A row that skips one of its chain must be whole: read as a change of an older row it would be wrong.
+        let mut state = match known {
+            Some((_, _, next, state)) if next == index => state,
+            _ => Chain::new(table.series.len()),
+        };
         state.decode(&data).map_err(|error| format!("row {seq}: {error}"))?;
         let reading = Reading { wall: state.at(), boot_ms: state.boot_ms() };
         let taken = TakenRow {
@@ -66,7 +76,7 @@ impl SessionRows {
             table: table.clone(),
             chain,
             index,
-            at: event_time(mapping, boot_id, reading),
+            at: event_time(mapping, boot_id, reading).min(latest),
             wall: reading.wall,
             boot_ms: reading.boot_ms,
             values: state.values().to_vec(),
@@ -75,7 +85,7 @@ impl SessionRows {
         if self.chains.len() >= CHAINS_MAX {
             self.chains.pop_front();
         }
-        self.chains.push_back((chain, table_id, state));
+        self.chains.push_back((chain, table_id, index + 1, state));
         Ok(taken)
     }
 }

@@ -10,7 +10,7 @@ use tocsin_proto::pb;
 use tocsin_proto::pb::agent_service_server::AgentService;
 use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_proto::pb::session_response::Kind as Down;
-use tocsin_shared::event::{Actor, EventKind, Subject};
+use tocsin_shared::event::Actor;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
@@ -27,6 +27,7 @@ use super::rows::{Mapping, SessionRows};
 use super::{PROTOCOL, limits};
 use crate::clock::now;
 use crate::identity::peer::PeerIdentity;
+use crate::jobs::Place;
 use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::{Batch, Rows};
@@ -41,6 +42,12 @@ const DOWN_QUEUE: usize = 16;
 /// Rows and records of one message at most: the bounds of the wire.
 const ROWS_MAX: usize = 512;
 const RECORDS_MAX: usize = 256;
+/// Values that are handed to the rows' writer at once: with its queue this bounds what a slow disk piles up.
+const BATCH_VALUES: usize = 64 * 1024;
+/// How long a connection may be open before it says who it is in the protocol.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How far ahead of the collector's clock a row may be: what the clock mapping leaves without a step.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// How often an open stream's certificate is looked at, beside every change of the registry.
 const RECHECK: Duration = Duration::from_secs(5);
 
@@ -71,7 +78,7 @@ impl AgentService for Agents {
         let (agents, input) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
             if let Err(status) = agents.serve(peer, input, &down).await {
-                down.send(Err(status)).await.ok(); // The agent may have left already.
+                down.try_send(Err(status)).ok(); // An agent that left or does not read learns it by the stream's end.
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
@@ -83,14 +90,14 @@ fn unavailable(_: Stopping) -> Status {
 }
 
 impl Agents {
-    async fn serve(
-        &self,
-        peer: PeerIdentity,
-        mut input: Streaming<pb::SessionRequest>,
-        down: &mpsc::Sender<Result<pb::SessionResponse, Status>>,
-    ) -> Result<(), Status> {
-        let first = input.next().await.transpose()?.and_then(|message| message.kind);
-        let Some(Up::Hello(hello)) = first else {
+    /// Serves one stream: whatever carries the messages, and whoever the certificate says is there.
+    async fn serve<S>(&self, peer: PeerIdentity, mut input: S, down: &Sender) -> Result<(), Status>
+    where
+        S: Stream<Item = Result<pb::SessionRequest, Status>> + Unpin,
+    {
+        let first = tokio::time::timeout(HELLO_WITHIN, input.next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))?;
+        let Some(Up::Hello(hello)) = first.transpose()?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("the first message of a session is Hello"));
         };
         let end = self.stop.child_token();
@@ -100,12 +107,31 @@ impl Agents {
         tracing::info!(agent = %peer.agent, session = number, "agent connected");
         let served = async {
             session.welcome(self, down).await?;
-            session.run(self, &peer, input, down, &end).await
+            session.run(self, input, down).await
         };
-        let served = served.await;
+        // A session ends wherever it waits: an agent that does not read cannot keep a revoked one open.
+        let served = tokio::select! {
+            biased;
+            () = end.cancelled() => {
+                Err(Status::aborted("the session ended: a newer one began, or the collector is stopping"))
+            }
+            revoked = self.revoked(&peer) => Err(revoked),
+            served = served => served,
+        };
         self.presence.end(peer.agent, number);
         tracing::info!(agent = %peer.agent, session = number, end = %served.as_ref().err().map_or("closed", Status::message), "agent disconnected");
         served
+    }
+
+    /// Waits until the certificate is no longer let in.
+    async fn revoked(&self, peer: &PeerIdentity) -> Status {
+        let mut registry = self.ledger.registry_changes();
+        while self.ledger.registry().admits(&peer.serial, peer.agent, now()) {
+            if let Ok(Err(_)) = tokio::time::timeout(RECHECK, registry.changed()).await {
+                return unavailable(Stopping);
+            }
+        }
+        Status::permission_denied("the certificate is revoked or has run out")
     }
 }
 
@@ -118,9 +144,6 @@ struct Session {
     hello: Heard,
     mapping: Mapping,
     rows: SessionRows,
-    /// What is durable of the outcomes and the state lane.
-    outcomes: Ranges,
-    state: Ranges,
     acknowledge: watch::Sender<Ranges>,
     observed_at: Instant,
 }
@@ -147,11 +170,6 @@ impl Session {
         let facts = limits::facts(facts);
         let hello = Heard { agent, boot_id, agent_version, facts, clock_offset_ms: None };
         let (mapping, instance) = enter(agents, &hello, reading).await?;
-        let lanes = agents.ledger.read(move |state| {
-            let lane = |lane| state.lane(agent, epoch, lane).cloned().unwrap_or_default();
-            (lane(Lane::Outcomes), lane(Lane::State))
-        });
-        let (outcomes, state) = lanes.await.map_err(unavailable)?;
         let samples = agents.rows.progress(agent, epoch).await.map_err(unavailable)?;
         Ok(Self {
             number,
@@ -161,8 +179,6 @@ impl Session {
             hello,
             mapping,
             rows: SessionRows::default(),
-            outcomes,
-            state,
             acknowledge: watch::Sender::new(samples),
             observed_at: Instant::now(),
         })
@@ -170,12 +186,13 @@ impl Session {
 
     async fn welcome(&self, agents: &Agents, down: &Sender) -> Result<(), Status> {
         let samples = self.acknowledge.borrow().clone();
-        let lanes = [(Lane::Outcomes, &self.outcomes), (Lane::State, &self.state), (Lane::Samples, &samples)];
+        let mut lanes = self.records_taken(agents).await?;
+        lanes.push(lane_out(Lane::Samples, &samples));
         let heartbeat = agents.presence.heartbeat();
         let welcome = pb::Welcome {
             protocol_version: PROTOCOL,
             session: self.number,
-            lanes: lanes.map(|(lane, taken)| lane_out(lane, taken)).to_vec(),
+            lanes,
             config: Some(pb::SessionConfig {
                 heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
                 instance: self.instance.clone(),
@@ -184,29 +201,18 @@ impl Session {
         send(down, Down::Welcome(welcome)).await
     }
 
-    async fn run(
-        &mut self,
-        agents: &Agents,
-        peer: &PeerIdentity,
-        mut input: Streaming<pb::SessionRequest>,
-        down: &Sender,
-        end: &CancellationToken,
-    ) -> Result<(), Status> {
+    async fn run<S>(&mut self, agents: &Agents, mut input: S, down: &Sender) -> Result<(), Status>
+    where
+        S: Stream<Item = Result<pb::SessionRequest, Status>> + Unpin,
+    {
         let mut acknowledged = self.acknowledge.subscribe();
-        let mut registry = agents.ledger.registry_changes();
-        let mut recheck = tokio::time::interval(RECHECK);
         loop {
             tokio::select! {
                 biased;
-                () = end.cancelled() => {
-                    return Err(Status::aborted("the session ended: a newer one began, or the collector is stopping"));
-                }
-                _ = registry.changed() => self.still_admitted(agents, peer)?,
-                _ = recheck.tick() => self.still_admitted(agents, peer)?,
                 changed = acknowledged.changed() => {
-                    changed.map_err(|_| Status::unavailable("the collector is stopping"))?;
-                    let taken = acknowledged.borrow_and_update().clone();
-                    self.acknowledge_lane(down, Lane::Samples, &taken).await?;
+                    changed.map_err(|_| unavailable(Stopping))?;
+                    let taken = lane_out(Lane::Samples, &acknowledged.borrow_and_update());
+                    self.acknowledge_lanes(down, vec![taken]).await?;
                 }
                 message = input.next() => match message.transpose()? {
                     Some(pb::SessionRequest { kind: Some(kind) }) => self.message(agents, down, kind).await?,
@@ -214,14 +220,6 @@ impl Session {
                     None => return Ok(()),
                 },
             }
-        }
-    }
-
-    fn still_admitted(&self, agents: &Agents, peer: &PeerIdentity) -> Result<(), Status> {
-        if agents.ledger.registry().admits(&peer.serial, peer.agent, now()) {
-            Ok(())
-        } else {
-            Err(Status::permission_denied("the certificate is revoked or has run out"))
         }
     }
 
@@ -244,11 +242,20 @@ impl Session {
                 rows.len()
             )));
         }
-        let received = Instant::now();
-        let decoded = rows.into_iter().map(|row| self.rows.row(row, &self.mapping));
-        let rows = decoded.collect::<Result<_, _>>().map_err(Status::invalid_argument)?;
-        let (agent, epoch, acknowledge) = (self.agent, self.epoch, self.acknowledge.clone());
-        agents.rows.take(Batch { agent, epoch, rows, received, acknowledge }).await.map_err(unavailable)
+        let (received, latest) = (Instant::now(), now().plus(AHEAD_MAX));
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            let (mut taken, mut values) = (Vec::new(), 0);
+            while let Some(row) = rows.next_if(|_| values < BATCH_VALUES) {
+                let row = self.rows.row(row, &self.mapping, latest).map_err(Status::invalid_argument)?;
+                values += row.values.len();
+                taken.push(row);
+            }
+            let (agent, epoch, acknowledge) = (self.agent, self.epoch, self.acknowledge.clone());
+            let batch = Batch { agent, epoch, rows: taken, received, acknowledge };
+            agents.rows.take(batch).await.map_err(unavailable)?;
+        }
+        Ok(())
     }
 
     async fn take_records(
@@ -264,36 +271,41 @@ impl Session {
                 "records are of the outcomes or the state lane, at most 256",
             ));
         }
-        for record in records {
-            self.take_record(agents, lane, record).await?;
+        let gaps: Vec<(u64, u64)> = records.iter().filter_map(records::samples_gap).collect();
+        let commands = records.into_iter().map(|record| {
+            let place = Place { epoch: self.epoch, lane, seq: record.seq };
+            records::command(self.agent, place, record, &self.mapping).unwrap_or_else(|why| {
+                // It would come for ever if it were refused.
+                let what = format!("a record that cannot be read: {why}");
+                Command::HostEventNoted { agent: self.agent, what, at: now(), step_ms: 0, place }
+            })
+        });
+        let decided = agents.ledger.submit_all(commands.collect(), Actor::Agent(self.agent)).await;
+        for decided in decided.map_err(unavailable)? {
+            decided.map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         }
-        let taken = if lane == Lane::Outcomes { self.outcomes.clone() } else { self.state.clone() };
-        self.acknowledge_lane(down, lane, &taken).await
+        for gap in gaps {
+            let rows = agents.rows.gap((self.agent, self.epoch), gap, self.acknowledge.clone());
+            rows.await.map_err(unavailable)?;
+        }
+        self.acknowledge_lanes(down, self.records_taken(agents).await?).await
     }
 
-    async fn take_record(&mut self, agents: &Agents, lane: Lane, record: pb::Record) -> Result<(), Status> {
-        let gap = records::samples_gap(&record);
-        let command = records::command(self.agent, self.epoch, lane, record, &self.mapping)
-            .map_err(Status::invalid_argument)?;
-        let events = agents.ledger.submit(command, Actor::Agent(self.agent)).await.map_err(unavailable)?;
-        let events = events.map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
-        for event in events {
-            if let (EventKind::LaneMoved, Subject::Lane(progress)) = (event.kind, event.subject) {
-                match progress.lane {
-                    Lane::Outcomes if progress.epoch == self.epoch => self.outcomes = progress.taken,
-                    Lane::State if progress.epoch == self.epoch => self.state = progress.taken,
-                    _ => {}
-                }
-            }
-        }
-        if let Some((first, last)) = gap {
-            agents.rows.gap(self.agent, self.epoch, first, last).await.map_err(unavailable)?;
-        }
-        Ok(())
+    /// What is durable of the lanes of records: the ledger alone knows, also of what an older session brought.
+    async fn records_taken(&self, agents: &Agents) -> Result<Vec<pb::LaneAcknowledgement>, Status> {
+        let (agent, epoch) = (self.agent, self.epoch);
+        let lanes = agents.ledger.read(move |state| {
+            [Lane::Outcomes, Lane::State].map(|lane| (lane, state.lane(agent, epoch, lane).cloned()))
+        });
+        let lanes = lanes.await.map_err(unavailable)?;
+        Ok(lanes.iter().map(|(lane, taken)| lane_out(*lane, &taken.clone().unwrap_or_default())).collect())
     }
 
-    async fn acknowledge_lane(&self, down: &Sender, lane: Lane, taken: &Ranges) -> Result<(), Status> {
-        let lanes = vec![lane_out(lane, taken)];
+    async fn acknowledge_lanes(
+        &self,
+        down: &Sender,
+        lanes: Vec<pb::LaneAcknowledgement>,
+    ) -> Result<(), Status> {
         send(down, Down::Acknowledgement(pb::Acknowledgement { session: self.number, lanes })).await
     }
 
@@ -342,10 +354,11 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
         Observed::Offset(offset) => (offset, false),
         Observed::Step(offset) => (offset, true),
     };
-    submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
     if stepped {
+        // First, because a step is measured against the offset that the ledger knows.
         submit(agents, Command::ClockStepped { agent, clock_offset_ms: offset_ms }).await?;
     }
+    submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
     Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
 }
 
@@ -362,3 +375,6 @@ async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
     let response = pb::SessionResponse { kind: Some(kind) };
     down.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent left"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use super::JournalError;
 use crate::state::State;
 
 const SALT_NAME: &str = "tocsin-checkpoint-1";
-/// Records in one frame; far below a frame's 8 MiB at 32 KiB a record.
-const PART_RECORDS: usize = 200;
+/// Bytes of records in one frame, beyond which a new one begins: with one more record it is still below 8 MiB.
+const PART_BYTES: usize = 1 << 20;
 /// A checkpoint is hot state only; a gigabyte of it is more than a machine this is for could hold twice.
 const BYTES_MAX: u64 = 1 << 30;
 const KEPT: usize = 2;
@@ -43,8 +43,8 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> Result<(State, Vec<String>), Journal
     disk.create_dir(dir).map_err(failed)?;
     let mut problems = Vec::new();
     for name in list(disk, dir).map_err(failed)?.iter().rev() {
-        let bytes = disk::read_whole(disk, &dir.join(name), BYTES_MAX).map_err(failed)?;
-        match decode(&bytes) {
+        let bytes = disk::read_whole(disk, &dir.join(name), BYTES_MAX);
+        match bytes.map_err(|error| error.to_string()).and_then(|bytes| decode(&bytes)) {
             Ok(state) => return Ok((state, problems)),
             Err(why) => problems.push(format!("checkpoint {name} is set aside: {why}")),
         }
@@ -63,21 +63,26 @@ fn list(disk: &dyn Disk, dir: &Path) -> std::io::Result<Vec<String>> {
 }
 
 fn encode(state: &State) -> Vec<u8> {
-    let mut records: Vec<pb::Event> = state.records().iter().map(record_out).collect();
+    let mut records = state.records().into_iter().map(|record| record_out(&record)).peekable();
     let (salt, mut out, mut number) = (frame::salt(SALT_NAME), Vec::new(), 1);
     loop {
-        let rest = records.split_off(records.len().min(PART_RECORDS));
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while let Some(record) = records.next_if(|_| bytes < PART_BYTES) {
+            bytes += record.encoded_len();
+            part.push(record);
+        }
+        let last = records.peek().is_none();
         let part = pb::CheckpointPart {
             last_seq: state.last_seq(),
             evaluated_through: state.evaluated_through(),
-            last: rest.is_empty(),
-            records,
+            last,
+            records: part,
         };
         frame::encode(salt, (number, 0, Role::Numbered), &part.encode_to_vec(), &mut out);
-        if rest.is_empty() {
+        if last {
             return out;
         }
-        (records, number) = (rest, number + 1);
+        number += 1;
     }
 }
 
@@ -104,3 +109,6 @@ fn decode(mut bytes: &[u8]) -> Result<State, String> {
         bytes = &bytes[end..];
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@
 //! disk fails, nobody is answered and the collector stops: what was not durable was never said.
 //! Here is no rule of what may be decided (`state`), and nothing of who may ask (`identity`).
 
+#[cfg(test)]
+mod tests;
+mod whole;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use tocsin_shared::access::Role;
 use tocsin_shared::disk::Disk;
 use tocsin_shared::event::{Actor, Event, Subject};
 use tocsin_shared::identity::AgentId;
-use tocsin_shared::log::{Log, Reader};
+use tocsin_shared::log::{Config, Log, Reader};
 use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,11 +38,16 @@ const GROUP_MAX: usize = 512;
 /// A checkpoint each so many events: a start reads at most this many.
 const CHECKPOINT_EVERY: u64 = 100_000;
 
+/// Bytes of a group that wait to be durable; the log's own bound, which would cut a decision in two, is higher.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// What a frame adds to its payload at most.
+const FRAME_BYTES: usize = 64;
+
 /// What a command came to: its events, all durable.
 pub type Decided = Result<Vec<Event>, Refusal>;
 
 enum Job {
-    Decide { command: Command, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
+    Decide { command: Box<Command>, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
     Read(Box<dyn FnOnce(&State) + Send>),
     Reader(oneshot::Sender<Reader>),
     DropBefore(u64),
@@ -92,20 +101,38 @@ impl Ledger {
     /// Submits a command and waits until it is durable or refused.
     pub async fn submit(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Decide { command, actor, reply: Some(reply) };
+        let job = Job::Decide { command: Box::new(command), actor, reply: Some(reply) };
         self.jobs.send(job).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
     }
 
+    /// Submits commands that belong together, so that they share a group; waits for all their answers, in order.
+    pub async fn submit_all(&self, commands: Vec<Command>, actor: Actor) -> Result<Vec<Decided>, Stopping> {
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in commands {
+            let (reply, answer) = oneshot::channel();
+            let job = Job::Decide { command: Box::new(command), actor: actor.clone(), reply: Some(reply) };
+            self.jobs.send(job).await.map_err(|_| Stopping)?;
+            answers.push(answer);
+        }
+        let mut decided = Vec::with_capacity(answers.len());
+        for answer in answers {
+            decided.push(answer.await.map_err(|_| Stopping)?);
+        }
+        Ok(decided)
+    }
+
     /// Submits a command from a thread, without waiting for its answer; waits for room in the queue.
     pub fn post_blocking(&self, command: Command, actor: Actor) -> Result<(), Stopping> {
-        self.jobs.blocking_send(Job::Decide { command, actor, reply: None }).map_err(|_| Stopping)
+        self.jobs
+            .blocking_send(Job::Decide { command: Box::new(command), actor, reply: None })
+            .map_err(|_| Stopping)
     }
 
     /// Like `submit`, from a thread.
     pub fn submit_blocking(&self, command: Command, actor: Actor) -> Result<Decided, Stopping> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Decide { command, actor, reply: Some(reply) };
+        let job = Job::Decide { command: Box::new(command), actor, reply: Some(reply) };
         self.jobs.blocking_send(job).map_err(|_| Stopping)?;
         answer.blocking_recv().map_err(|_| Stopping)
     }
@@ -119,6 +146,17 @@ impl Ledger {
         let job = Job::Read(Box::new(move |state| drop(reply.send(read(state)))));
         self.jobs.send(job).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
+    }
+
+    /// Like `read`, from a thread.
+    pub fn read_blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Read(Box::new(move |state| drop(reply.send(read(state)))));
+        self.jobs.blocking_send(job).map_err(|_| Stopping)?;
+        answer.blocking_recv().map_err(|_| Stopping)
     }
 
     /// A reader of the events journal, at its first record.
@@ -175,26 +213,39 @@ pub struct Opened {
 
 /// Opens the events journal under `dir` and folds it: the newest checkpoint, then the events after it.
 pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
+    open_with(EVENTS_SEGMENT, disk, dir)
+}
+
+/// `open` with segments of another size.
+pub fn open_with(config: Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
+    whole::cut_half_decision(&*disk, &dir.join("events"))?;
     let checkpoints = dir.join("checkpoints");
     let (mut state, mut problems) = checkpoint::read(&*disk, &checkpoints)?;
     let checkpoint_seq = state.last_seq();
-    let (log, recovery) = Log::open(disk.clone(), &dir.join("events"), EVENTS_FORMAT, EVENTS_SEGMENT)?;
-    problems.extend(recovery.lost.iter().filter(|lost| !lost.torn).map(|lost| {
-        format!(
-            "events {} to {} of the journal are damaged: restore them from a backup",
-            lost.first, lost.last
-        )
-    }));
+    let (log, recovery) = Log::open(disk.clone(), &dir.join("events"), EVENTS_FORMAT, config)?;
+    let lost = recovery.lost.iter().filter(|lost| !lost.torn && lost.last <= checkpoint_seq);
+    problems.extend(lost.map(|lost| damaged(lost.first, lost.last)));
     let first = log.segments().first().map_or(log.next_seq(), |segment| segment.first_seq);
     if first > checkpoint_seq + 1 {
         return Err(JournalError::Hole { first, last: checkpoint_seq });
     }
     let mut reader = log.reader();
     reader.seek(checkpoint_seq + 1)?;
+    let mut expected = checkpoint_seq + 1;
     while let Some(entry) = reader.next()? {
+        // A hole before a segment is what a crash tore off and nobody was told of.
+        if entry.seq > expected && !log.segments().iter().any(|segment| segment.first_seq == entry.seq) {
+            problems.push(damaged(expected, entry.seq - 1));
+        }
+        expected = entry.seq + 1;
         state.apply(&decode(&entry.payload, entry.seq)?);
     }
+    problems.dedup();
     Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, problems })
+}
+
+fn damaged(first: u64, last: u64) -> String {
+    format!("events {first} to {last} of the journal are damaged: restore them from a backup")
 }
 
 impl Opened {
@@ -229,6 +280,8 @@ impl Opened {
             registry: registry_out,
             current,
             next_due,
+            waiting_bytes: 0,
+            group_begins: true,
         };
         thread::Builder::new()
             .name("ledger".into())
@@ -287,6 +340,10 @@ struct Writer {
     registry: watch::Sender<Arc<Registry>>,
     current: Arc<ArcSwap<Registry>>,
     next_due: Arc<AtomicI64>,
+    /// Bytes of the group that are not durable yet.
+    waiting_bytes: usize,
+    /// Whether everything appended is durable.
+    group_begins: bool,
 }
 
 /// What waits for the group to be durable.
@@ -344,19 +401,37 @@ impl Writer {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let first = self.log.next_seq();
-        let mut events = Vec::with_capacity(drafts.len());
-        for (index, draft) in drafts.into_iter().enumerate() {
-            let event = draft.into_event(first, index, now);
-            self.log.append(0, &pb::Event::from(&event).encode_to_vec())?;
-            self.state.apply(&event);
-            events.push(event);
+        let events = drafts.into_iter().enumerate().map(|(index, draft)| draft.into_event(first, index, now));
+        let events: Vec<Event> = events.collect();
+        let payloads: Vec<Vec<u8>> =
+            events.iter().map(|event| pb::Event::from(event).encode_to_vec()).collect();
+        self.make_room(payloads.iter().map(|payload| payload.len() + FRAME_BYTES).sum())?;
+        for (index, payload) in payloads.iter().enumerate() {
+            let more = if index + 1 < payloads.len() { whole::MORE } else { 0 };
+            let group = if std::mem::take(&mut self.group_begins) { whole::GROUP } else { 0 };
+            self.log.append(more | group, payload)?;
         }
+        events.iter().for_each(|event| self.state.apply(event));
         Ok(Ok(events))
+    }
+
+    /// A decision lies in one segment and becomes durable at once, so that a crash leaves all of it or nothing.
+    fn make_room(&mut self, bytes: usize) -> Result<(), JournalError> {
+        if self.log.will_roll(bytes) {
+            self.log.roll()?;
+            (self.group_begins, self.waiting_bytes) = (true, 0);
+        } else if self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            self.log.sync()?;
+            (self.group_begins, self.waiting_bytes) = (true, 0);
+        }
+        self.waiting_bytes += bytes;
+        Ok(())
     }
 
     /// Makes the group durable, then shows it.
     fn settle(&mut self, waiting: Vec<Waiting>, who_changed: bool) -> Result<(), JournalError> {
         let durable = self.log.sync()?;
+        (self.group_begins, self.waiting_bytes) = (true, 0);
         if who_changed {
             let registry = Arc::new(Registry::of(&self.state));
             self.current.store(registry.clone());

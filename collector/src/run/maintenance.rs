@@ -40,6 +40,7 @@ async fn tick(parts: Parts) {
     for (agent, since) in parts.presence.silent(Instant::now()) {
         let since = since.unwrap_or_else(|| now().minus(parts.presence.silent_after_start()));
         submit(&parts, Command::HostSilent { agent, since }, "tell that a host is silent").await;
+        parts.presence.told(agent); // It may have come back meanwhile: then its next heartbeat says so again.
     }
 }
 
@@ -94,18 +95,29 @@ async fn seal(parts: &Parts, sealed_to: Timestamp) {
         series: entry.series,
         samples: entry.samples,
     });
-    let samples_from = standing.needed_from(sealed_to);
+    // What is not evaluated yet stays in the journal, and a start evaluates it.
+    let evaluated_through = parts.statistics.evaluated_through().min(standing.through);
+    let samples_from = standing.needed_from(sealed_to).min(evaluated_through + 1);
     let record = Sealed {
         samples_from,
         sealed_seq: standing.through,
         sealed_to,
-        evaluated_through: standing.through,
+        evaluated_through,
         lanes: standing.lanes,
         blocks: blocks.collect(),
     };
-    // Every row up to `through` was handed to evaluation before it was counted; what is still in that queue is lost
-    // to alerting only if the process dies within the same second as an hour-old window is sealed.
     if submit(parts, Command::Sealed(record), "settle the sealing").await {
         parts.rows.drop_before(samples_from).await.ok(); // Stopping: the next start drops them.
+    }
+}
+
+/// At a clean stop: how far rows were evaluated, so that the next start evaluates none of them again.
+pub(super) async fn note_evaluated(parts: &Parts) {
+    let evaluated_through = parts.statistics.evaluated_through();
+    let known = parts.ledger.read(|state| (state.evaluated_through(), state.sealed().clone())).await;
+    let Ok((through, sealed)) = known else { return };
+    if evaluated_through > through {
+        let record = Sealed { evaluated_through, ..sealed };
+        submit(parts, Command::Sealed(record), "note what was evaluated").await;
     }
 }

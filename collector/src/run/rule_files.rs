@@ -1,17 +1,13 @@
 //! The rules in force: the bundled ones and the configured files, all of them or none.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tocsin_shared::event::Actor;
 
 use super::StartError;
 use crate::config::Config;
 use crate::evaluate::plan::Plan;
-use crate::journal::ledger::Ledger;
 use crate::rules::{FILE_BYTES_MAX, RuleSet, parse_file};
-use crate::state::Command;
 
 /// The rules for hosts that come with the product.
 const BUNDLED: &str = include_str!("../../../deploy/rules/host.yml");
@@ -41,14 +37,12 @@ pub(super) fn load(config: &Config) -> Result<RuleSet, StartError> {
     RuleSet::new(files).map_err(|error| StartError::Rules(error.to_string()))
 }
 
-/// Reads the rules again and puts them in force, all or nothing; gives their number. Called from a thread that may wait.
-pub(super) fn reload(config: &Config, plan: &ArcSwap<Plan>, ledger: &Ledger) -> Result<usize, String> {
+/// Reads the rules again and puts them in force, all or nothing; gives their number. The evaluator takes them up
+/// within half a second.
+pub(super) fn reload(config: &Config, plan: &ArcSwap<Plan>) -> Result<usize, String> {
     let set = load(config).map_err(|error| error.to_string())?;
-    let next = Plan::new(plan.load().version + 1, &set);
-    let (rules, rule_ids) = (next.rules.len(), next.rule_ids());
-    plan.store(Arc::new(next));
-    let decided = ledger.submit_blocking(Command::RulesChanged { rule_ids }, Actor::System);
-    decided.map_err(|error| error.to_string())?.map_err(|refusal| refusal.to_string())?;
+    let rules = set.rules().count();
+    plan.rcu(|old| Plan::new(old.version + 1, &set));
     Ok(rules)
 }
 
@@ -81,4 +75,35 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("{bytes} bytes, a rule file has at most {FILE_BYTES_MAX}"));
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn files_of_a_directory_are_in_force_and_all_mistakes_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let rule = |name: &str, expr: &str| {
+            format!("groups:\n- name: {name}\n  rules:\n  - {{alert: A, expr: '{expr}'}}\n")
+        };
+        write(dir.path(), "b.yaml", &rule("b", "up == 0"));
+        write(dir.path(), "a.yml", &rule("a", "up == 0"));
+        write(dir.path(), "notes.txt", "not a rule file");
+        let rules = vec![dir.path().to_owned()];
+        let mut config = Config { rules, bundled_rules: false, ..Config::default() };
+        let groups =
+            |config: &Config| load(config).unwrap().groups().map(|g| g.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(groups(&config), ["a", "b"]);
+        config.bundled_rules = true;
+        assert!(groups(&config).len() > 2, "the bundled rules are valid");
+        write(dir.path(), "b.yaml", &rule("b", "up =="));
+        config.rules.push(dir.path().join("missing.yml"));
+        let mistakes = load(&config).unwrap_err().to_string();
+        assert!(mistakes.contains("b.yaml") && mistakes.contains("missing.yml"), "{mistakes}");
+    }
 }

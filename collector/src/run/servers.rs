@@ -137,8 +137,8 @@ fn front_router(
 }
 
 fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
-    let (config, plan, ledger) = (parts.config.clone(), parts.plan.clone(), parts.ledger.clone());
-    let reload = move || rule_files::reload(&config, &plan, &ledger);
+    let (config, plan) = (parts.config.clone(), parts.plan.clone());
+    let reload = move || rule_files::reload(&config, &plan);
     Api {
         ledger: parts.ledger.clone(),
         projection: parts.projection.clone(),

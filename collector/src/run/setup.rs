@@ -208,3 +208,45 @@ pub(super) fn write_addresses(
     private_file::replace(&data.join("addresses.toml"), &text)
         .map_err(|error| StartError::other("write addresses.toml", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use tocsin_shared::disk::MemoryDisk;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::journal::ledger::{self, Fatal};
+    use crate::state::Defaults;
+
+    #[test]
+    fn a_second_collector_on_a_directory_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        let refused = lock(dir.path()).err().unwrap().to_string();
+        let want = format!("{} is in use by another collector; stop that one first", dir.path().display());
+        assert_eq!(refused, want);
+        drop(held);
+        lock(dir.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_credential_is_kept_and_its_endpoint_is_true() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
+        let authority = authority(&config).unwrap();
+        let opened = ledger::open(Arc::new(MemoryDisk::new()), Path::new("/j")).unwrap();
+        let ledger = opened.start(Defaults::default(), Fatal::new(CancellationToken::new()));
+        let mut kept = Vec::new();
+        for (front, endpoint) in [("0.0.0.0:7640", "127.0.0.1:7640"), ("[::]:7641", "[::1]:7641")] {
+            let path = credential(&config, &ledger, &authority, front.parse().unwrap()).await.unwrap();
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains(&format!("endpoint = \"{endpoint}\"")), "{text}");
+            kept.push(credential_in(&text).unwrap().sha256());
+        }
+        assert_eq!(kept[0], kept[1]);
+        assert_eq!(ledger.registry().principals.len(), 1, "no second administrator");
+        std::fs::write(config.data_dir.join("credential.toml"), "spoiled").unwrap();
+        credential(&config, &ledger, &authority, "127.0.0.1:1".parse().unwrap()).await.unwrap();
+        assert_eq!(ledger.registry().principals.len(), 2, "a lost one is replaced");
+    }
+}

@@ -6,6 +6,7 @@
 
 use super::bytes::{Malformed, Reader, unzigzag, zigzag};
 use super::codec::{decode_times, decode_values, encode_times, encode_values, is_absent};
+use super::latest::last_present;
 
 /// Set in an entry that is the constant itself (zigzag, 31 bits) instead of an offset.
 const INLINE: u32 = 1 << 31;
@@ -97,6 +98,18 @@ impl Chunk {
             Place::Constant(value) => Ok(vec![value; self.head.rows]),
             Place::Packed(range) => unpack(&self.body[range], self.head.rows),
         }
+    }
+
+    /// The newest sample of column `index` in (from, to].
+    pub(crate) fn latest(&self, index: usize, span: (i64, i64)) -> Result<Option<(i64, f64)>, Malformed> {
+        let times = self.head.times()?;
+        Ok(match self.head.place(index, self.body.len())? {
+            Place::Constant(value) => last_present(&times, span, |_| value),
+            Place::Packed(range) => {
+                let values = unpack(&self.body[range], self.head.rows)?;
+                last_present(&times, span, |row| values[row])
+            }
+        })
     }
 
     /// Bytes of memory, the list of series not counted.

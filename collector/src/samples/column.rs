@@ -5,8 +5,8 @@
 
 use super::codec::{ABSENT, is_absent};
 
-/// Columns of changing values grow by this many cells: at 10 s a row it is five minutes, and little is left unused.
-const GROWTH: usize = 32;
+/// Columns of changing values grow by this many cells: little is left unused, and growing costs less than writing.
+const GROWTH: usize = 16;
 
 /// The cells of a series in the rows of an open chunk.
 #[derive(Clone, Debug, PartialEq)]

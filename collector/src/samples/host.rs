@@ -14,6 +14,7 @@ use super::bytes::Malformed;
 use super::chunk::Chunk;
 use super::codec::is_absent;
 use super::column::Column;
+use super::latest::{Newest, last_present};
 use super::merge::{Merge, rows_between};
 use super::open::{Open, Position};
 use super::series::{Series, SeriesKey, Visit};
@@ -140,6 +141,7 @@ impl Host {
         let fresh =
             table.iter().filter(|labels| self.series.slot(&((*labels).clone(), false)).is_none()).count();
         self.check_room(fresh)?;
+        self.series.reserve(fresh);
         let slots: Arc<[u32]> =
             table.iter().map(|labels| self.series.slot_or_insert((labels.clone(), false))).collect();
         if self.tables.len() == TABLES_MAX {
@@ -282,20 +284,49 @@ impl Host {
         let values = match column {
             Column::Constant { .. } => {
                 let Some(value) = column.constant(low, high) else { return false };
-                scratch.clear();
-                scratch.resize(high - low, value);
+                // Most series that do not change are zero, so the one before has often left what is needed.
+                if scratch.len() != high - low
+                    || scratch.first().is_some_and(|old| old.to_bits() != value.to_bits())
+                {
+                    scratch.clear();
+                    scratch.resize(high - low, value);
+                }
                 scratch.as_slice()
             }
-            Column::Cells(cells) if high <= cells.len() => &cells[low..high],
+            Column::Cells(cells) if high <= cells.len() => {
+                let values = &cells[low..high];
+                if values.iter().any(|value| is_absent(*value)) {
+                    return false;
+                }
+                values
+            }
             Column::Cells(_) => return false,
         };
-        if values.iter().any(|value| is_absent(*value)) {
-            return false;
-        }
         if low < high {
             visit(self.series.labels(slot), &self.open.times[low..high], values);
         }
         true
+    }
+
+    /// A series' newest sample in (from, to] in memory.
+    pub(crate) fn latest(&self, slot: u32, span: (i64, i64)) -> Result<Newest, Malformed> {
+        let mut newest = Newest::default();
+        for rows in [&self.open, &self.late] {
+            if let (Some(first), Some(last)) = (rows.times.first(), rows.times.last())
+                && newest.wants((*first, *last), span)
+            {
+                let column = rows.column(slot);
+                newest.offer(last_present(&rows.times, span, |row| column.get(row)));
+            }
+        }
+        for held in self.closed.iter().rev() {
+            if newest.wants((held.chunk.first, held.chunk.last), span)
+                && let Ok(column) = held.slots.binary_search(&slot)
+            {
+                newest.offer(held.chunk.latest(column, span)?);
+            }
+        }
+        Ok(newest)
     }
 
     /// Adds a series' samples in (from, to] that are in memory to `merge`, closed chunks first.

@@ -36,16 +36,42 @@ pub(crate) struct Selection<'v> {
     max: u64,
     left: u64,
     merge: Merge,
-    scratch: Vec<f64>,
+    pub(crate) scratch: Vec<f64>,
     visit: &'v mut Visit<'v>,
 }
 
 /// Where a series of a host has samples.
 #[derive(Default)]
-struct Found {
-    slot: Option<u32>,
+pub(crate) struct Found {
+    pub(crate) slot: Option<u32>,
     /// Block and the series' number in it, oldest first.
-    stored: Vec<(usize, u32)>,
+    pub(crate) stored: Vec<(usize, u32)>,
+}
+
+impl Found {
+    /// The series of a host that match and may have samples in the span, in these blocks or in these slots.
+    pub(crate) fn all(
+        (agent, host): (Option<AgentId>, &Host),
+        slots: &[u32],
+        wanted: &Wanted,
+        blocks: &[Arc<Block>],
+        span: (i64, i64),
+    ) -> HashMap<Labels, Self> {
+        let mut found: HashMap<Labels, Self> = HashMap::new();
+        for (number, block) in blocks.iter().enumerate() {
+            for id in matching(block, agent, span, wanted) {
+                let (labels, complete) = &block.index.series[id as usize];
+                let read_as = resolve(labels, *complete, host.series.target());
+                if (wanted.matches)(&read_as) {
+                    found.entry(read_as).or_default().stored.push((number, id));
+                }
+            }
+        }
+        for slot in slots {
+            found.entry(host.series.labels(*slot).clone()).or_default().slot = Some(*slot);
+        }
+        found
+    }
 }
 
 impl<'v> Selection<'v> {
@@ -83,21 +109,8 @@ impl<'v> Selection<'v> {
         wanted: &Wanted,
         blocks: &[Arc<Block>],
     ) -> Result<(), SelectError> {
-        let mut found: HashMap<Labels, Found> = HashMap::new();
-        for (number, block) in blocks.iter().enumerate() {
-            for id in matching(block, agent, self.span, wanted) {
-                let (labels, complete) = &block.index.series[id as usize];
-                let read_as = resolve(labels, *complete, host.series.target());
-                if (wanted.matches)(&read_as) {
-                    found.entry(read_as).or_default().stored.push((number, id));
-                }
-            }
-        }
-        for slot in slots {
-            found.entry(host.series.labels(*slot).clone()).or_default().slot = Some(*slot);
-        }
         let mut heads = Heads::default();
-        for (labels, found) in found {
+        for (labels, found) in Found::all((agent, host), slots, wanted, blocks, self.span) {
             self.merge.clear();
             for (number, id) in found.stored {
                 let block = &blocks[number];
@@ -134,11 +147,11 @@ impl<'v> Selection<'v> {
 }
 
 /// The chunks of a host in a block that reach into a span, with their place among the host's.
-fn chunks(
+pub(crate) fn chunks(
     block: &Block,
     agent: Option<AgentId>,
     (from, to): (i64, i64),
-) -> impl Iterator<Item = (usize, &ChunkAt)> {
+) -> impl DoubleEndedIterator<Item = (usize, &ChunkAt)> {
     let chunks = block.index.host(agent).map_or(&[][..], |host| &host.chunks);
     chunks.iter().enumerate().filter(move |(_, chunk)| chunk.first <= to && from < chunk.last)
 }
@@ -161,10 +174,10 @@ pub(crate) fn matching(block: &Block, agent: Option<AgentId>, span: (i64, i64), 
 
 /// The chunk heads one selection has read of a host: many series share each.
 #[derive(Default)]
-struct Heads(HashMap<(usize, usize), (Head, Vec<i64>)>);
+pub(crate) struct Heads(HashMap<(usize, usize), (Head, Vec<i64>)>);
 
 impl Heads {
-    fn get(
+    pub(crate) fn get(
         &mut self,
         place: (usize, usize),
         block: &Block,

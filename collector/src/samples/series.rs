@@ -100,6 +100,12 @@ impl Series {
         self.by_labels.get(key).copied()
     }
 
+    /// Makes room for a table's new series, and no more: a table seldom grows.
+    pub(crate) fn reserve(&mut self, series: usize) {
+        self.slots.reserve_exact(series);
+        self.by_labels.reserve(series);
+    }
+
     /// The slot of a series, made if it is new.
     pub(crate) fn slot_or_insert(&mut self, key: SeriesKey) -> u32 {
         if let Some(slot) = self.slot(&key) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tocsin_promql::{Expr, Limits, Source, Value, instant};
+use tocsin_promql::{Expr, Limits, Selector, Source, Value, instant};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::STALE_NAN;
@@ -429,7 +429,7 @@ fn a_cache_follows_the_series_of_its_host() {
     let (_dir, store) = new();
     let cache = RefCell::new(SelectorCache::default());
     let asked = std::cell::Cell::new(0);
-    let count = |expr: u64, time: i64| {
+    let count = |expr: usize, time: i64| {
         let matches = |labels: &Labels| {
             asked.set(asked.get() + 1);
             labels.metric() == "a"
@@ -572,13 +572,77 @@ fn expressions_are_evaluated_over_all_hosts_and_over_one() {
         close(vector(text, &view), named(everywhere));
         assert!(view.take_error().is_none());
         for _ in 0..2 {
-            let host = store.host_view(agent(2)).with_cache(number as u64, &cache);
+            let host = store.host_view(agent(2)).with_cache(number, &cache);
             close(vector(text, &host), named(on_host_2.clone()));
         }
     }
     let view = store.view().with_samples_max(10);
     vector("rate(counter[1h])", &view);
     assert!(matches!(view.take_error(), Some(SelectError::TooManySamples { max: 10 })));
+}
+
+/// A source that leaves `latest` to what the trait makes of `select`.
+struct SelectAlone<'a>(&'a dyn Source);
+
+impl Source for SelectAlone<'_> {
+    fn select(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut Visit<'_>) {
+        self.0.select(selector, from, to, visit);
+    }
+}
+
+/// Checks that the newest samples of a span are the last ones selected; gives how many there are.
+fn same_latest(store: &Store, (from, to): (Timestamp, Timestamp)) -> usize {
+    let mut found = 0;
+    for text in ["{__name__=~\".+\"}", "a", "gauge", "{h=\"1\"}"] {
+        let expr = Expr::parse(text).unwrap();
+        let newest = |source: &dyn Source| {
+            let mut newest = Vec::new();
+            source.latest(&expr.selectors()[0], from, to, &mut |labels, time, value| {
+                newest.push((labels.to_string(), time, value.to_bits()));
+            });
+            newest.sort();
+            newest
+        };
+        let (view, hosts) = (store.view(), [0, 1, 2, 3].map(|number| store.host_view(agent(number))));
+        let sources = [&view as &dyn Source].into_iter().chain(hosts.iter().map(|host| host as &dyn Source));
+        for (number, source) in sources.enumerate() {
+            let newest_of_all = newest(source);
+            assert_eq!(
+                newest_of_all,
+                newest(&SelectAlone(source)),
+                "{text} in ({from:?}, {to:?}] of {number}"
+            );
+            found += newest_of_all.len();
+        }
+        assert!(view.take_error().is_none() && hosts.iter().all(|host| host.take_error().is_none()));
+    }
+    found
+}
+
+#[test]
+fn the_newest_sample_is_the_last_one_selected_wherever_it_lies() {
+    let (_dir, store) = new();
+    fill(&store);
+    for (sealed, windows) in [("nothing", 0), ("one window", 1), ("all", 2)] {
+        if windows > 0 {
+            store.seal(Window::of(at((windows - 1) * WINDOW_MILLIS))).unwrap();
+        }
+        for (name, from, to) in [
+            ("open rows", 8_690_000, 8_990_000),
+            ("before the newest row", 8_600_000, 8_900_001),
+            ("packed rows", 1_000_000, 1_300_000),
+            ("a row that came late", 129_000, 130_000),
+            ("over the window's end", 7_000_000, 7_205_000),
+            ("where a series ended", 4_990_000, 5_290_000),
+            ("all", i64::MIN, i64::MAX),
+        ] {
+            assert!(same_latest(&store, (at(from), at(to))) > 0, "{name}, sealed: {sealed}");
+        }
+        assert_eq!(same_latest(&store, (at(9_000_000), at(9_300_000))), 0, "after all, sealed: {sealed}");
+    }
+    let (view, expr) = (store.view().with_samples_max(3), Expr::parse("{job=\"node\"}").unwrap());
+    view.latest(&expr.selectors()[0], at(8_690_000), at(8_990_000), &mut |_, _, _| {});
+    assert!(matches!(view.take_error(), Some(SelectError::TooManySamples { max: 3 })));
 }
 
 proptest! {
@@ -616,6 +680,8 @@ proptest! {
                 model.retain(|key, _| kept(key));
             }
         }
+        same_latest(&store, (at(span.0 * step), at(span.1 * step)));
+        same_latest(&store, (at(span.1 * step - 300_000), at(span.1 * step)));
         let mut expected = Read::new();
         for ((name, time), bits) in model.iter().filter(|((_, time), _)| span.0 * step < *time && *time <= span.1 * step) {
             expected.entry(name.clone()).or_default().push((*time, *bits));

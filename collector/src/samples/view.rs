@@ -6,7 +6,7 @@
 //! that has one.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tocsin_promql::{MatchOp, Selector, Source};
@@ -16,17 +16,22 @@ use tocsin_shared::time::Timestamp;
 
 use super::Store;
 use super::host::Host;
+use super::latest::{Latest, VisitLatest};
 use super::select::{SelectError, Selection, matching};
 use super::series::{Visit, Wanted, resolve};
 
 /// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
 pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
-/// Selectors remembered for one host; more than any rule set has, and a bound if ids are not what they should be.
-const CACHED_SELECTORS_MAX: usize = 16_384;
+/// Expressions whose selectors are remembered for one host; more than any rule set has, and a bound if numbers are not
+/// what they should be.
+const CACHED_EXPRESSIONS_MAX: usize = 16_384;
+/// Selectors remembered of one expression.
+const CACHED_SELECTORS_MAX: usize = 64;
 
 /// The series that selectors resolved to on one host. One for each host, kept by whoever evaluates its rules.
+/// By the expression's number, then the selector's: a place is found faster than a hash, thousands of times a second.
 #[derive(Debug, Default)]
-pub struct SelectorCache(HashMap<(u64, usize), Resolved>);
+pub struct SelectorCache(Vec<Vec<Option<Resolved>>>);
 
 #[derive(Debug)]
 struct Resolved {
@@ -35,18 +40,28 @@ struct Resolved {
 }
 
 impl SelectorCache {
-    fn slots(&mut self, key: (u64, usize), host: &Host, wanted: &Wanted) -> Arc<[u32]> {
+    fn slots(&mut self, (expr, selector): (usize, usize), host: &Host, wanted: &Wanted) -> Arc<[u32]> {
         let generation = host.series.generation();
-        if let Some(known) = self.0.get(&key).filter(|known| known.generation == generation) {
+        let known = self.0.get(expr).and_then(|selectors| selectors.get(selector)?.as_ref());
+        if let Some(known) = known.filter(|known| known.generation == generation) {
             return Arc::clone(&known.slots);
         }
-        if self.0.len() >= CACHED_SELECTORS_MAX {
-            self.0.clear();
-        }
         let slots: Arc<[u32]> = host.series.find(wanted).into();
-        self.0.insert(key, Resolved { generation, slots: Arc::clone(&slots) });
+        if expr < CACHED_EXPRESSIONS_MAX && selector < CACHED_SELECTORS_MAX {
+            let selectors = place(&mut self.0, expr);
+            *place(selectors, selector) = Some(Resolved { generation, slots: Arc::clone(&slots) });
+        }
         slots
     }
+}
+
+/// The entry at `at`, the list made long enough for it.
+fn place<T: Default>(list: &mut Vec<T>, at: usize) -> &mut T {
+    if list.len() <= at {
+        list.reserve_exact(at + 1 - list.len());
+        list.resize_with(at + 1, T::default);
+    }
+    &mut list[at]
 }
 
 /// One host's samples. Do not append to the same host from within `visit`.
@@ -54,14 +69,16 @@ pub struct HostView<'a> {
     pub(super) store: &'a Store,
     pub(super) agent: Option<AgentId>,
     pub(super) host: Option<Arc<RwLock<Host>>>,
-    pub(super) cache: Option<(u64, &'a RefCell<SelectorCache>)>,
+    pub(super) cache: Option<(usize, &'a RefCell<SelectorCache>)>,
     pub(super) samples_max: u64,
+    /// Room for the values of a series that does not change, for one selection after another.
+    pub(super) scratch: RefCell<Vec<f64>>,
     pub(super) error: RefCell<Option<SelectError>>,
 }
 
 impl<'a> HostView<'a> {
-    /// Remembers what selectors resolve to. `expr` tells expressions apart whose selectors have the same ids.
-    pub fn with_cache(mut self, expr: u64, cache: &'a RefCell<SelectorCache>) -> Self {
+    /// Remembers what selectors resolve to. `expr` numbers the expressions, densely: their selectors have the same ids.
+    pub fn with_cache(mut self, expr: usize, cache: &'a RefCell<SelectorCache>) -> Self {
         self.cache = Some((expr, cache));
         self
     }
@@ -87,16 +104,45 @@ impl<'a> HostView<'a> {
     ) -> Result<(), SelectError> {
         let Some(host) = &self.host else { return Ok(()) };
         let host = host.read().unwrap_or_else(PoisonError::into_inner);
-        let slots = match self.cache {
-            Some((expr, cache)) => cache.borrow_mut().slots((expr, selector), &host, wanted),
-            None => host.series.find(wanted).into(),
-        };
+        let slots = self.slots(selector, &host, wanted);
         let span = (from.as_millis(), to.as_millis());
         let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
         match self.store.blocks.overlapping(span).as_slice() {
-            [] => selection.memory(&host, &slots),
+            [] => {
+                selection.scratch = self.scratch.take();
+                let done = selection.memory(&host, &slots);
+                self.scratch.replace(selection.scratch);
+                done
+            }
             blocks => selection.stored((self.agent, &host), &slots, wanted, blocks),
+        }
+    }
+
+    /// Visits each series of the host that matches and has samples in (from, to], with the newest of them.
+    pub fn latest_matching(
+        &self,
+        selector: usize,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut VisitLatest<'_>,
+    ) -> Result<(), SelectError> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let host = host.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots(selector, &host, wanted);
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, time, value| visit(labels, time, value);
+        let mut latest = Latest::new(span, self.samples_max, &mut visit);
+        match self.store.blocks.overlapping(span).as_slice() {
+            [] => latest.memory(&host, &slots),
+            blocks => latest.stored((self.agent, &host), &slots, wanted, blocks),
+        }
+    }
+
+    fn slots(&self, selector: usize, host: &Host, wanted: &Wanted) -> Arc<[u32]> {
+        match self.cache {
+            Some((expr, cache)) => cache.borrow_mut().slots((expr, selector), host, wanted),
+            None => host.series.find(wanted).into(),
         }
     }
 }
@@ -141,6 +187,27 @@ impl View<'_> {
         Ok(())
     }
 
+    /// Visits each series of any host that matches and has samples in (from, to], with the newest of them.
+    pub fn latest_matching(
+        &self,
+        wanted: &Wanted,
+        (from, to): (Timestamp, Timestamp),
+        visit: &mut VisitLatest<'_>,
+    ) -> Result<(), SelectError> {
+        let span = (from.as_millis(), to.as_millis());
+        let mut visit = |labels: &_, time, value| visit(labels, time, value);
+        let mut latest = Latest::new(span, self.samples_max, &mut visit);
+        for (agent, host) in self.store.hosts() {
+            let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            let slots = host.series.find(wanted);
+            match self.store.blocks.overlapping(span).as_slice() {
+                [] => latest.memory(&host, &slots)?,
+                blocks => latest.stored((agent, &host), &slots, wanted, blocks)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The label sets of the series that match and have samples in (from, to], sorted. No sample is read: of a packed
     /// chunk that reaches into the span, every series counts.
     pub fn series(&self, wanted: &Wanted, (from, to): (Timestamp, Timestamp)) -> Vec<Labels> {
@@ -167,6 +234,12 @@ impl Source for HostView<'_> {
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(selector.id, &wanted, (from, to), visit));
     }
+
+    fn latest(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut VisitLatest<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.latest_matching(selector.id, &wanted, (from, to), visit));
+    }
 }
 
 impl Source for View<'_> {
@@ -174,6 +247,12 @@ impl Source for View<'_> {
         let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
         let wanted = Wanted { equals: &equals, matches: &matches };
         keep_first(&self.error, self.select_matching(&wanted, (from, to), visit));
+    }
+
+    fn latest(&self, selector: &Selector, from: Timestamp, to: Timestamp, visit: &mut VisitLatest<'_>) {
+        let (equals, matches) = (equalities(selector), |labels: &Labels| selector.matches(labels));
+        let wanted = Wanted { equals: &equals, matches: &matches };
+        keep_first(&self.error, self.latest_matching(&wanted, (from, to), visit));
     }
 }
 

@@ -35,6 +35,16 @@ impl Lanes {
         }
     }
 
+    /// Adds what was taken to what is known: a gap record may have come after the writer of rows was asked.
+    pub(crate) fn merge(&mut self, progress: &LaneProgress) {
+        let known = self.get(progress.agent, progress.epoch, progress.lane);
+        let mut taken = known.cloned().unwrap_or_default();
+        if !taken.merge(&progress.taken) {
+            taken = progress.taken.clone(); // More holes than there is room for: rows that come again do no harm.
+        }
+        self.put(LaneProgress { taken, ..progress.clone() });
+    }
+
     pub(crate) fn get(&self, agent: AgentId, epoch: Epoch, lane: Lane) -> Option<&Ranges> {
         let (_, lanes) = self.by_agent.get(&agent)?.iter().rev().find(|(known, _)| *known == epoch)?;
         lanes.get(&lane)

@@ -7,7 +7,9 @@ use super::{Pair, StoreError, Table, Tables, Write};
 
 /// Tables that are gone with the process.
 #[derive(Debug, Default)]
-pub struct MemoryTables(Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>);
+pub struct MemoryTables(Mutex<Pairs>);
+
+type Pairs = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 impl Tables for MemoryTables {
     fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use crate::journal::ledger;
 
 /// Events in one transaction: short ones, because sled holds a lock of the whole process meanwhile.
 const BATCH: usize = 256;
-/// A store that fails this often in a row is left as it is: the disk is broken, not the store.
+/// A store that fails more often than this between two starts is left as it is: the disk is broken, not the store.
 const REBUILDS_MAX: u32 = 3;
 
 /// How the store stands.
@@ -42,6 +42,7 @@ impl Projection {
 pub fn open(path: &Path) -> Result<(Arc<dyn Tables>, Option<String>), StoreError> {
     match SledTables::open(path) {
         Ok(tables) => Ok((Arc::new(tables), None)),
+        Err(error) if !path.exists() => Err(error), // There is nothing to set aside: it cannot be made.
         Err(error) => {
             let aside = set_aside(path)?;
             let problem = format!(
@@ -127,6 +128,7 @@ impl Projector {
 
     fn rebuild(&mut self, error: &StoreError) -> Result<(), StoreError> {
         self.store.replace(Arc::new(super::MemoryTables::default())); // Let go of the files.
+        self.applied.send_replace(0);
         let aside = set_aside(&self.path)?;
         self.say(format!(
             "the store failed ({error}); it is set aside as {} and built again",
@@ -142,6 +144,7 @@ impl Projector {
             return Err(StoreError::Record(format!("it holds event {applied}, the journal ends before it")));
         }
         self.seek(applied + 1)?;
+        let mut ended = false;
         loop {
             let batch = self.batch()?;
             if let Some(last) = batch.last() {
@@ -149,18 +152,14 @@ impl Projector {
                 self.applied.send_replace(last.seq);
                 continue;
             }
-            let (head, stop) = (&mut self.head, self.stop.clone());
-            let waited = self.handle.block_on(async {
-                tokio::select! { changed = head.changed() => changed.is_ok(), () = stop.cancelled() => false }
-            });
-            if !waited && self.batch_is_empty() {
+            if ended {
                 return Ok(());
             }
+            let (head, stop) = (&mut self.head, self.stop.clone());
+            ended = !self.handle.block_on(async {
+                tokio::select! { changed = head.changed() => changed.is_ok(), () = stop.cancelled() => false }
+            });
         }
-    }
-
-    fn batch_is_empty(&self) -> bool {
-        self.reader.position() > self.reader.durable_seq()
     }
 
     fn seek(&mut self, seq: u64) -> Result<(), StoreError> {

@@ -5,9 +5,10 @@ use std::sync::{Arc, RwLock};
 use prost::Message;
 use tocsin_proto::pb;
 use tocsin_shared::event::Event;
+use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
-use super::project::{APPLIED, project};
+use super::project::{APPLIED, project, time_key};
 use super::{StoreError, Table, Tables, Write};
 
 /// The store as the API asks it. The tables behind it may be replaced while it is built again.
@@ -98,7 +99,10 @@ impl Store {
         for (key, _) in tables.scan(Table::RunsByTime, &[], true, looked_at)? {
             let id = key.get(8..).unwrap_or_default();
             let run: Option<pb::JobRun> = tables.get(Table::Runs, id)?.as_deref().map(decode).transpose()?;
-            runs.extend(run.filter(|run| job_name.is_empty() || run.job_name == job_name));
+            // A run's end may give it another start than its beginning did; it is listed under the last one alone.
+            let listed =
+                |run: &pb::JobRun| key.starts_with(&time_key(Timestamp::from_millis(run.started_at_ms)));
+            runs.extend(run.filter(|run| listed(run) && (job_name.is_empty() || run.job_name == job_name)));
             if runs.len() >= limit {
                 break;
             }

@@ -1,3 +1,5 @@
+//! The stream against a collector in the same process: resume, order, acknowledgements, breaches.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -247,6 +249,9 @@ async fn a_new_row_does_not_wait_for_the_backlog() {
     assert_eq!(wire.tables.len(), 1, "the table is sent once");
     // The window is full now: the next row is part of the backlog, the one after it opens a chain again.
     agent.rows(1).await;
+    // An outcome-like record still has its place; when it comes, row 43 has been looked at.
+    agent.keeper.event("agent_start", Reading::default()).await.unwrap();
+    assert!(matches!(wire.next().await, Some(Up::Records(_))));
     wire.acknowledge(7, Lane::Samples, Ranges::up_to(42)).await;
     let late = wire.rows().await;
     assert_eq!((seqs(&late), late[0].data[0]), (vec![43], 1), "full, because its chain was not continued");

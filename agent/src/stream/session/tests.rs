@@ -1,3 +1,5 @@
+//! What a session sends next, as tables.
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);

@@ -13,6 +13,7 @@ use tocsin_agent::enroll::{self, Options};
 use tocsin_agent::identity::IdentityDir;
 use tocsin_collector::run::Running;
 use tocsin_proto::pb;
+use tocsin_shared::private_file;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -55,8 +56,9 @@ fn log_to_stderr() {
 async fn run(context: &Context, up: Up, data: &Path) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let (stop_agent, stop_collector) = (CancellationToken::new(), CancellationToken::new());
-    let config =
-        tocsin_collector::config::Config::for_up(data.join("collector"), up.listen, up.rules.clone());
+    let places = Own::make(data)?;
+    let rules = std::iter::once(places.rules).chain(up.rules.iter().cloned()).collect();
+    let config = tocsin_collector::config::Config::for_up(data.join("collector"), up.listen, rules);
     let running = tocsin_collector::run::start(config, stop_collector.clone())
         .await
         .map_err(|error| failed("the collector", &error))?;
@@ -72,6 +74,21 @@ async fn run(context: &Context, up: Up, data: &Path) -> Result<(), Failure> {
     stop_collector.cancel();
     let ended = signals.unless_forced(collector).await;
     result.and(ended.map_err(|reason| Failure::Part { part: "the collector", reason }))
+}
+
+/// The directories that people put things into: rules of their own, and metrics for the agent to read.
+struct Own {
+    rules: PathBuf,
+}
+
+impl Own {
+    fn make(data: &Path) -> Result<Self, Failure> {
+        let rules = data.join("rules");
+        for dir in [&rules, &data.join("agent").join("textfile")] {
+            private_file::create_dir(dir).map_err(|error| failed("the data directory", &error))?;
+        }
+        Ok(Self { rules })
+    }
 }
 
 /// Enrols the agent if need be, runs it until a signal, and stops it.
@@ -171,6 +188,7 @@ impl Started {
             credential_file: self.credential_file.display().to_string(),
             env: pb::Env::from(up.env).as_str_name().trim_start_matches("ENV_").to_lowercase(),
             interval: tocsin_shared::time::format_duration(up.interval),
+            program: std::env::args().next().unwrap_or_else(|| "tocsin".into()),
             usual_place: context.global.data.is_none(),
         }
     }

@@ -582,6 +582,7 @@ fn up_says_what_runs_and_what_to_try() {
         credential_file: "/srv/tocsin/collector/credential.toml".into(),
         env: "prod".into(),
         interval: "5s".into(),
+        program: "tocsin".into(),
         usual_place,
     };
     golden!("up.txt", draw_up(&view(false), &style()));

@@ -17,6 +17,9 @@ pub struct UpView {
     pub credential_file: String,
     pub env: String,
     pub interval: String,
+    /// How this program was called, so that what is shown can be pasted.
+    #[serde(skip)]
+    pub program: String,
     /// Whether `tocsin` finds the credential without `--data`.
     #[serde(skip)]
     pub usual_place: bool,
@@ -25,6 +28,7 @@ pub struct UpView {
 /// A few lines: what runs, where the data lies, what to try.
 pub fn draw_up(view: &UpView, style: &Style) -> String {
     let data = clean(&view.data_dir);
+    let tocsin = clean(&view.program);
     let with = if view.usual_place { String::new() } else { format!(" --data {data}") };
     format!(
         "{}: a collector, and an agent for this host ({}, every {})\n\
@@ -34,9 +38,9 @@ pub fn draw_up(view: &UpView, style: &Style) -> String {
          \x20 health   http://{}\n\
          \n\
          Try in another terminal:\n\
-         \x20 tocsin{with} status\n\
-         \x20 tocsin{with} query node_load1\n\
-         \x20 tocsin{with} feed tail\n\
+         \x20 {tocsin}{with} status\n\
+         \x20 {tocsin}{with} query node_load1\n\
+         \x20 {tocsin}{with} feed tail\n\
          \n\
          Ctrl-C stops it.\n",
         style.strong("tocsin is running"),

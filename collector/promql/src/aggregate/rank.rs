@@ -12,7 +12,7 @@ use crate::sums::quantile;
 
 /// The rows of each group, and the groups' labels.
 fn groups(block: &Block, grouping: &Filter) -> (Vec<Labels>, Vec<Vec<usize>>) {
-    let mut index = Index::new(grouping, block.len());
+    let mut index = Index::new(grouping);
     let mut members: Vec<Vec<usize>> = Vec::new();
     for (at, labels) in block.labels.iter().enumerate() {
         let group = index.find_or_add(labels);
@@ -55,9 +55,10 @@ pub(super) fn pick(block: &Block, grouping: &Filter, k: &Scalars, largest: bool)
     if block.steps == 1 {
         let labels = picked_order.iter().map(|at| block.labels[*at].clone()).collect();
         let values = picked_order.iter().map(|at| values[*at]).collect();
-        return Ok(Block { steps: 1, labels, values });
+        return Ok(Block { steps: 1, labels, values, nameless: block.nameless });
     }
-    let mut result = Block { steps: block.steps, labels: block.labels.clone(), values };
+    let (steps, labels, nameless) = (block.steps, block.labels.clone(), block.nameless);
+    let mut result = Block { steps, labels, values, nameless };
     result.compact();
     Ok(result)
 }

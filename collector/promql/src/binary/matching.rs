@@ -6,7 +6,7 @@
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::is_stale;
 
-use super::{changes_meaning, elements};
+use super::{changes_meaning, elements, reads_names};
 use crate::eval::{ABSENT, Block, EvalError};
 use crate::labelling::{Filter, Index};
 use crate::plan::{Binary, Many};
@@ -18,11 +18,14 @@ pub(super) fn combine(
     charge: &dyn Fn(usize) -> Result<(), EvalError>,
 ) -> Result<Block, EvalError> {
     let (many, one) = if node.many == Many::Right { (right, left) } else { (left, right) };
+    let drops_name = changes_meaning(node);
     let mut result = Block::new(many.steps);
+    result.nameless = many.nameless || (drops_name && !reads_names(node) && many.has_one_name());
+    let drops_name = drops_name && !result.nameless;
     if many.len() == 0 || one.len() == 0 {
         return Ok(result);
     }
-    let mut index = Index::new(&node.matching, one.len());
+    let mut index = Index::new(&node.matching);
     let ones = Chains::new(one.labels.iter().map(|labels| index.find_or_add(labels)));
     refuse_twice_in_one(&many, &one, &ones)?;
     let groups: Vec<Option<usize>> = many.labels.iter().map(|labels| index.find(labels)).collect();
@@ -39,7 +42,7 @@ pub(super) fn combine(
                 false => elements(node, *many, *one),
             });
             charge(many.steps)?;
-            result.push(name(node, &many.labels[at], &one.labels[other]), row);
+            result.push_with(|| name(node, drops_name, &many.labels[at], &one.labels[other]), row);
         }
     }
     // One element per match on both sides, and labels that tell the matches apart: nothing can come up twice.
@@ -61,14 +64,15 @@ fn groups_differ(groups: &[Option<usize>]) -> bool {
 }
 
 /// The labels of the result of two elements.
-fn name(node: &Binary, many: &Labels, one: &Labels) -> Labels {
-    let nameless = changes_meaning(node);
+fn name(node: &Binary, drops_name: bool, many: &Labels, one: &Labels) -> Labels {
     let listed = |name: &str| match &node.matching {
         Filter::Only(names) => names.iter().any(|n| **n == *name),
         Filter::AllBut(names) => !names.iter().any(|n| **n == *name),
     };
-    let labels = many
-        .without(|name| (nameless && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name)));
+    let drops =
+        |name: &str| (drops_name && name == METRIC_NAME) || (node.many == Many::Neither && !listed(name));
+    let all_stay = many.iter().all(|(name, _)| !drops(name));
+    let labels = if all_stay { many.clone() } else { many.without(drops) };
     if node.include.is_empty() {
         return labels;
     }

@@ -12,7 +12,10 @@ pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block,
         Operator::Unless => Ok(filtered(left, &right, &node.matching, false)),
         _ => {
             let rest = filtered(right, &left, &node.matching, false);
-            let mut all = left;
+            if rest.len() == 0 || left.len() == 0 {
+                return Ok(if rest.len() == 0 { left } else { rest });
+            }
+            let (mut all, rest) = (left.settle(), rest.settle());
             all.labels.extend(rest.labels);
             all.values.extend(rest.values);
             // What overlaps has the same labels on both sides and was dropped; what does not becomes one series.
@@ -23,7 +26,10 @@ pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block,
 
 /// The elements of `block` that meet, or do not meet, an element of `other` at the same step.
 fn filtered(mut block: Block, other: &Block, matching: &Filter, meeting: bool) -> Block {
-    let mut index = Index::new(matching, other.len());
+    if block.len() == 0 || other.len() == 0 && !meeting {
+        return block;
+    }
+    let mut index = Index::new(matching);
     let groups: Vec<usize> = other.labels.iter().map(|labels| index.find_or_add(labels)).collect();
     let mut present = vec![false; index.len() * other.steps];
     for (at, group) in groups.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The values of an evaluation in flight: vectors and scalars for all steps at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::{STALE_NAN, is_stale};
@@ -17,11 +18,14 @@ pub(crate) struct Block {
     pub(crate) steps: usize,
     pub(crate) labels: Vec<Labels>,
     pub(crate) values: Vec<f64>,
+    /// The metric name, one for all rows, is still in `labels` but no longer counts: `settle` drops it. Making a label
+    /// set without it is the dearest part of a small evaluation, and a comparison drops most rows before that.
+    pub(crate) nameless: bool,
 }
 
 impl Block {
     pub(crate) fn new(steps: usize) -> Self {
-        Self { steps, labels: Vec::new(), values: Vec::new() }
+        Self { steps, labels: Vec::new(), values: Vec::new(), nameless: false }
     }
 
     pub(crate) fn one(labels: Labels, row: impl Iterator<Item = f64>, steps: usize) -> Self {
@@ -44,13 +48,18 @@ impl Block {
 
     /// Adds a row unless it has no value at all. `row` must give exactly `steps` values.
     pub(crate) fn push(&mut self, labels: Labels, row: impl Iterator<Item = f64>) {
+        self.push_with(|| labels, row);
+    }
+
+    /// As `push`; the labels are only made for a row that stays.
+    pub(crate) fn push_with(&mut self, labels: impl FnOnce() -> Labels, row: impl Iterator<Item = f64>) {
         let before = self.values.len();
         self.values.extend(row);
         debug_assert_eq!(self.values.len() - before, self.steps);
         if self.values[before..].iter().all(|value| is_stale(*value)) {
             self.values.truncate(before);
         } else {
-            self.labels.push(labels);
+            self.labels.push(labels());
         }
     }
 
@@ -82,19 +91,27 @@ impl Block {
 
     /// Whether all series have the same metric name, or none has any.
     pub(crate) fn has_one_name(&self) -> bool {
-        let first = self.labels.first().map(Labels::metric);
-        self.labels.iter().all(|labels| Some(labels.metric()) == first)
+        let Some(first) = self.labels.first().map(metric) else { return true };
+        let same = |name: Option<&Arc<str>>| match (name, first) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        self.labels[1..].iter().all(|labels| same(metric(labels)))
     }
 
     /// Drops the metric names; series that only differed in it become one, or are refused where they overlap.
     pub(crate) fn drop_names(mut self) -> Result<Self, EvalError> {
-        let same_name = self.has_one_name();
-        for labels in &mut self.labels {
-            if labels.get(METRIC_NAME).is_some() {
-                *labels = labels.without(|name| name == METRIC_NAME);
-            }
+        let same_name = self.nameless || self.has_one_name();
+        self.nameless = true;
+        if same_name { Ok(self) } else { self.settle().merge_same() }
+    }
+
+    /// The labels as they are read.
+    pub(crate) fn settle(mut self) -> Self {
+        if std::mem::take(&mut self.nameless) {
+            self.labels.iter_mut().for_each(|labels| *labels = without_name(labels));
         }
-        if same_name { Ok(self) } else { self.merge_same() }
+        self
     }
 
     /// Makes rows of equal labels one row.
@@ -107,7 +124,7 @@ impl Block {
         if self.labels_differ() {
             return Ok(self);
         }
-        let mut merged = Self::new(self.steps);
+        let mut merged = Self { nameless: self.nameless, ..Self::new(self.steps) };
         let mut places: HashMap<&Labels, usize> = HashMap::with_capacity(self.len());
         for (labels, row) in self.rows() {
             let next = merged.len();
@@ -120,7 +137,7 @@ impl Block {
             let target = &mut merged.values[place * self.steps..(place + 1) * self.steps];
             for (value, new) in target.iter_mut().zip(row).filter(|(_, new)| !is_stale(**new)) {
                 if !is_stale(*value) {
-                    return Err(refuse(labels.clone()));
+                    return Err(refuse(if self.nameless { without_name(labels) } else { labels.clone() }));
                 }
                 *value = *new;
             }
@@ -134,6 +151,23 @@ impl Block {
         }
         let mut seen = std::collections::HashSet::with_capacity(self.len());
         self.labels.iter().all(|labels| seen.insert(labels))
+    }
+}
+
+/// The pair of the metric name is the first one unless labels begin with a capital or a digit.
+fn metric(labels: &Labels) -> Option<&Arc<str>> {
+    let pairs = labels.pairs();
+    let at = match pairs.first() {
+        Some((name, _)) if **name == *METRIC_NAME => 0,
+        _ => pairs.binary_search_by(|(name, _)| (**name).cmp(METRIC_NAME)).ok()?,
+    };
+    Some(&pairs[at].1)
+}
+
+fn without_name(labels: &Labels) -> Labels {
+    match metric(labels) {
+        Some(_) => labels.without(|name| name == METRIC_NAME),
+        None => labels.clone(),
     }
 }
 

@@ -10,9 +10,7 @@ use crate::aggregate;
 use crate::binary;
 use crate::expr::Expr;
 use crate::functions::{histogram, labels, math};
-use crate::plan::{
-    Aggregate, AggregateFunction, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window,
-};
+use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window};
 use crate::source::{Limits, Source};
 
 /// The instants a node is evaluated at, in milliseconds.
@@ -117,13 +115,18 @@ impl<'a> Evaluator<'a> {
                 let (left, right) = (self.scalars(&binary.left, grid)?, self.scalars(&binary.right, grid)?);
                 left.zip(&right, grid.count, |a, b| binary::scalar(binary.operator, a, b))
             }
-            Node::Scalar(inner) => only_element(&self.vector(inner, grid)?),
+            Node::Scalar(inner) => only_element(&self.unsettled(inner, grid)?),
             _ => unreachable!("the planner puts scalar nodes where scalars are wanted"),
         })
     }
 
-    /// One arm per kind of node, each a call, so that a level of recursion takes little stack.
     pub(crate) fn vector(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
+        self.unsettled(node, grid).map(Block::settle)
+    }
+
+    /// As `vector`, for a reader that looks at no metric name, or at `Block::nameless`.
+    /// One arm per kind of node, each a call, so that a level of recursion takes little stack.
+    fn unsettled(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
         match node {
             Node::Select(fetch) => self.fetch(fetch, grid, |_, value| value),
             Node::SampleTime(fetch) => self.sample_times(fetch, grid),
@@ -139,7 +142,7 @@ impl<'a> Evaluator<'a> {
             Node::Vector(inner) => self.vector_of(inner, grid),
             Node::Replace(replace) => labels::replace(replace, self.vector(&replace.input, grid)?),
             Node::Join(join) => labels::join(join, self.vector(&join.input, grid)?),
-            Node::Sort { input, descending } => Ok(math::sort(self.vector(input, grid)?, *descending)),
+            Node::Sort { input, descending } => Ok(math::sort(self.unsettled(input, grid)?, *descending)),
             Node::HistogramQuantile { quantile, input } => self.histogram_quantile(quantile, input, grid),
             Node::Negate(inner) => self.negate(inner, grid),
             Node::Binary(binary) => self.binary(binary, grid),
@@ -148,25 +151,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// As `vector`, for a reader that looks at no metric name. Building a label set without it is the dearest part
-    /// of a small evaluation, so it stays where no two series can become the same by losing it.
-    fn nameless(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
-        let block = match node {
-            Node::OverWindow { function, window, parameters } => {
-                self.over_window(*function, window, parameters, grid)?
-            }
-            Node::Each { function, input, parameters } => self.each(*function, input, parameters, grid)?,
-            other => return self.vector(other, grid),
-        };
-        if block.has_one_name() { Ok(block) } else { block.drop_names() }
-    }
-
     fn sample_times(&self, fetch: &Fetch, grid: Grid) -> Result<Block, EvalError> {
         self.fetch(fetch, grid, |time, _| time as f64 / 1000.0)?.drop_names()
     }
 
     fn absent(&self, inner: &Node, labels: &Labels, grid: Grid) -> Result<Block, EvalError> {
-        let block = self.vector(inner, grid)?;
+        let block = self.unsettled(inner, grid)?;
         let present = |step: usize| (0..block.len()).any(|at| !is_stale(block.row(at)[step]));
         Ok(missing(labels, (0..grid.count).map(present), grid))
     }
@@ -182,7 +172,7 @@ impl<'a> Evaluator<'a> {
         parameters: &[Node],
         grid: Grid,
     ) -> Result<Block, EvalError> {
-        let mut block = self.vector(input, grid)?;
+        let mut block = self.unsettled(input, grid)?;
         let parameters: Result<Vec<_>, _> = parameters.iter().map(|node| self.scalars(node, grid)).collect();
         math::each(function, &mut block, &parameters?, grid);
         Ok(block)
@@ -195,44 +185,41 @@ impl<'a> Evaluator<'a> {
 
     fn histogram_quantile(&self, quantile: &Node, input: &Node, grid: Grid) -> Result<Block, EvalError> {
         let quantile = self.scalars(quantile, grid)?;
-        histogram::quantiles(&quantile, &self.vector(input, grid)?)
+        histogram::quantiles(&quantile, &self.unsettled(input, grid)?)
     }
 
     fn negate(&self, inner: &Node, grid: Grid) -> Result<Block, EvalError> {
-        let mut block = self.vector(inner, grid)?;
+        let mut block = self.unsettled(inner, grid)?;
         block.map(|_, value| -value);
         block.drop_names()
     }
 
     fn aggregate(&self, node: &Aggregate, grid: Grid) -> Result<Block, EvalError> {
-        let keeps_elements = matches!(node.function, AggregateFunction::Topk | AggregateFunction::Bottomk);
-        let block = if keeps_elements || node.grouping.keeps(METRIC_NAME) {
-            self.vector(&node.input, grid)?
-        } else {
-            self.nameless(&node.input, grid)?
-        };
+        let block = self.for_labels(&node.input, grid, node.grouping.keeps(METRIC_NAME))?;
         let parameter = node.parameter.as_ref().map(|node| self.scalars(node, grid)).transpose()?;
         aggregate::aggregate(&node.function, &node.grouping, parameter, block, &|samples| {
             self.charge(samples)
         })
     }
 
+    fn for_labels(&self, node: &Node, grid: Grid, names: bool) -> Result<Block, EvalError> {
+        if names { self.vector(node, grid) } else { self.unsettled(node, grid) }
+    }
+
     fn binary(&self, node: &Binary, grid: Grid) -> Result<Block, EvalError> {
         match (node.left.kind(), node.right.kind()) {
             (Kind::Scalar, _) => {
                 let left = self.scalars(&node.left, grid)?;
-                binary::with_scalar(node, self.vector(&node.right, grid)?, &left, true)
+                binary::with_scalar(node, self.unsettled(&node.right, grid)?, &left, true)
             }
             (_, Kind::Scalar) => {
                 let right = self.scalars(&node.right, grid)?;
-                binary::with_scalar(node, self.vector(&node.left, grid)?, &right, false)
+                binary::with_scalar(node, self.unsettled(&node.left, grid)?, &right, false)
             }
             _ => {
-                let (left, right) = if binary::reads_names(node) {
-                    (self.vector(&node.left, grid)?, self.vector(&node.right, grid)?)
-                } else {
-                    (self.nameless(&node.left, grid)?, self.nameless(&node.right, grid)?)
-                };
+                let names = binary::reads_names(node);
+                let left = self.for_labels(&node.left, grid, names)?;
+                let right = self.for_labels(&node.right, grid, names)?;
                 binary::vectors(node, left, right, &|samples| self.charge(samples))
             }
         }

@@ -87,7 +87,10 @@ impl Evaluator<'_> {
         }
         let mut block = Block::new(grid.count);
         self.each_series(window, grid, &mut |labels, times, values| {
-            let (mut low, mut high) = (0, 0);
+            let first_end = self.look(window.shift, grid.start);
+            let mut high = times.partition_point(|time| *time <= first_end);
+            let first_start = first_end.saturating_sub(window.range);
+            let mut low = times[..high].partition_point(|time| *time <= first_start);
             let visits = Cell::new(0);
             let row = (0..grid.count).map(|step| {
                 let end = self.look(window.shift, grid.at(step));

@@ -18,7 +18,7 @@ struct Bucket {
 
 pub(crate) fn quantiles(quantile: &Scalars, block: &Block) -> Result<Block, EvalError> {
     let filter = Filter::AllBut([BUCKET.into()].into());
-    let mut index = Index::new(&filter, block.len());
+    let mut index = Index::new(&filter);
     let mut members: Vec<Vec<(f64, usize)>> = Vec::new();
     for (at, labels) in block.labels.iter().enumerate() {
         let Some(upper) = labels.get(BUCKET).and_then(parse_bound) else { continue };

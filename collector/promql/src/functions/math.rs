@@ -89,9 +89,10 @@ pub(crate) fn sort(block: Block, descending: bool) -> Block {
     if block.steps != 1 {
         return block;
     }
+    let nameless = block.nameless;
     let mut rows: Vec<_> =
         block.labels.into_iter().zip(block.values).filter(|(_, v)| !is_stale(*v)).collect();
     rows.sort_by(|a, b| order(a.1, b.1, descending));
     let (labels, values) = rows.into_iter().unzip();
-    Block { steps: 1, labels, values }
+    Block { steps: 1, labels, values, nameless }
 }

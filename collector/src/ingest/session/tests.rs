@@ -1,0 +1,243 @@
+//! Sessions over channels instead of a connection, with a real ledger and rows' writer.
+
+use std::path::Path;
+
+use tocsin_shared::chain::Chain;
+use tocsin_shared::disk::{Disk, Fault, MemoryDisk, Operation};
+use tocsin_shared::event::Sealed;
+use tocsin_shared::host::HostState;
+use tocsin_shared::identity::Env;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::*;
+use crate::journal::ledger::{self, Fatal};
+use crate::journal::rows;
+use crate::samples::Store;
+use crate::state::Defaults;
+use crate::state::testing::{agent, enrolment, token};
+
+const EPOCH: u128 = 5;
+
+struct Bench {
+    agents: Agents,
+    disk: MemoryDisk,
+    _dir: tempfile::TempDir,
+    _durable: std::sync::mpsc::Receiver<rows::DurableRow>,
+}
+
+/// The agent's end of a stream.
+struct Agent {
+    up: mpsc::Sender<Result<pb::SessionRequest, Status>>,
+    down: mpsc::Receiver<Result<pb::SessionResponse, Status>>,
+}
+
+async fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = MemoryDisk::new();
+    let store = Arc::new(Store::open(dir.path()).unwrap().0);
+    let stop = CancellationToken::new();
+    let fatal = Fatal::new(stop.clone());
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let opened = ledger::open(shared.clone(), Path::new("/j")).unwrap();
+    let ledger = opened.start(Defaults::default(), fatal.clone());
+    let sealed = Sealed {
+        samples_from: 0,
+        sealed_seq: 0,
+        sealed_to: Timestamp::MIN,
+        evaluated_through: 0,
+        lanes: Vec::new(),
+        blocks: Vec::new(),
+    };
+    let found = rows::Found { sealed: &sealed, lanes: Vec::new(), evaluated_through: 0 };
+    let (out, durable) = std::sync::mpsc::sync_channel(1_000);
+    let rows = rows::open(shared, Path::new("/j"), store, found).unwrap().start(out, fatal);
+    let commands =
+        vec![Command::CreateToken(token(1, Env::Prod, "*")), Command::Enrol(enrolment(1, "web-1"))];
+    for decided in ledger.submit_all(commands, Actor::System).await.unwrap() {
+        decided.unwrap();
+    }
+    let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
+    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), stop };
+    Bench { agents, disk, _dir: dir, _durable: durable }
+}
+
+fn clock_now() -> Option<pb::ClockReading> {
+    Some(pb::ClockReading { wall_ms: now().as_millis(), boot_ms: 1_000_000 })
+}
+
+impl Bench {
+    fn connect(&self) -> Agent {
+        let (up, input) = mpsc::channel(16);
+        let (out, down) = mpsc::channel(DOWN_QUEUE);
+        let agents = self.agents.clone();
+        let peer = PeerIdentity { agent: agent(1), serial: "serial-1".into(), not_after: Timestamp::MAX };
+        tokio::spawn(async move {
+            if let Err(status) = agents.serve(peer, ReceiverStream::new(input), &out).await {
+                out.try_send(Err(status)).ok();
+            }
+        });
+        Agent { up, down }
+    }
+
+    /// A session after its Welcome, which says what is taken of the samples.
+    async fn welcomed(&self) -> (Agent, Ranges) {
+        let mut stream = self.connect();
+        stream.send(Up::Hello(hello())).await;
+        let Ok(Down::Welcome(welcome)) = stream.next().await else { panic!("no Welcome") };
+        assert_eq!(welcome.config.unwrap().instance, "web-1");
+        let taken = ranges(&welcome.lanes, Lane::Samples).unwrap();
+        (stream, taken)
+    }
+}
+
+fn hello() -> pb::Hello {
+    pb::Hello {
+        protocol_version: PROTOCOL,
+        agent_version: "0.1.0".into(),
+        epoch: Uuid::from_u128(EPOCH).to_string(),
+        boot_id: "boot-1".into(),
+        clock: clock_now(),
+        ..pb::Hello::default()
+    }
+}
+
+fn ranges(lanes: &[pb::LaneAcknowledgement], lane: Lane) -> Option<Ranges> {
+    let found = lanes.iter().find(|found| found.lane == lane.number())?;
+    found.taken.clone()?.try_into().ok()
+}
+
+impl Agent {
+    async fn send(&self, kind: Up) {
+        self.up.send(Ok(pb::SessionRequest { kind: Some(kind) })).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Result<Down, Status> {
+        let message = self.down.recv().await.ok_or_else(|| Status::cancelled("the stream ended"))?;
+        message.map(|response| response.kind.unwrap())
+    }
+
+    /// The next acknowledgement of a lane.
+    async fn acknowledged(&mut self, lane: Lane) -> Ranges {
+        loop {
+            match self.next().await.unwrap() {
+                Down::Acknowledgement(acknowledgement) => {
+                    if let Some(taken) = ranges(&acknowledgement.lanes, lane) {
+                        return taken;
+                    }
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    async fn table(&self, id: u64) {
+        let name = pb::Label { name: "__name__".into(), value: "m".into() };
+        let series = vec![pb::Series { labels: vec![name] }];
+        self.send(Up::Table(pb::SeriesTable { table_id: id, series, boot_id: "boot-1".into() })).await;
+    }
+}
+
+fn rows_of(table_id: u64, seqs: std::ops::RangeInclusive<u64>) -> Vec<pb::Row> {
+    let (mut chain, first) = (Chain::new(1), *seqs.start());
+    let row = |seq: u64| {
+        let mut data = Vec::new();
+        chain.encode(now(), 1_000_000 + seq, &[seq as f64], &mut data);
+        pb::Row { seq, table_id, chain: first, index: (seq - first) as u32, data: data.into() }
+    };
+    seqs.map(row).collect()
+}
+
+#[tokio::test]
+async fn rows_are_acknowledged_and_welcome_remembers_them() {
+    let bench = bench().await;
+    let (mut stream, taken) = bench.welcomed().await;
+    assert_eq!(taken, Ranges::default());
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
+    assert_eq!(stream.acknowledged(Lane::Samples).await, Ranges::up_to(3));
+    let (_second, taken) = bench.welcomed().await;
+    assert_eq!(taken, Ranges::up_to(3));
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::Aborted, "the newer session fences the older");
+}
+
+#[tokio::test]
+async fn what_is_not_durable_is_not_acknowledged() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    stream.table(1).await;
+    let kind = std::io::ErrorKind::Other;
+    bench.disk.fail(Fault { operation: Some(Operation::SyncData), after: 0, kind, stays: true });
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=1) })).await;
+    stream.next().await.expect_err("nothing but the end of the stream");
+}
+
+#[tokio::test]
+async fn what_is_wrong_ends_the_session_with_its_reason() {
+    let bench = bench().await;
+    let skipped = rows_of(1, 1..=3).into_iter().filter(|row| row.seq != 2).collect();
+    let mut garbage = rows_of(1, 1..=1);
+    garbage[0].data = b"garbage".to_vec().into();
+    let many = vec![rows_of(1, 1..=1).remove(0); ROWS_MAX + 1];
+    for (rows, why) in [
+        (rows_of(2, 1..=1), "names table 2"),
+        (skipped, "no full row"),
+        (garbage, "row 1"),
+        (many, "at most 512"),
+    ] {
+        let (mut stream, _) = bench.welcomed().await;
+        stream.table(1).await;
+        stream.send(Up::Rows(pb::Rows { rows })).await;
+        let status = loop {
+            if let Err(status) = stream.next().await {
+                break status;
+            }
+        };
+        assert!(status.message().contains(why), "{status}");
+    }
+    let mut stream = bench.connect();
+    stream.table(1).await;
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument, "Hello comes first");
+}
+
+#[tokio::test]
+async fn records_move_their_lanes_even_when_they_cannot_be_read() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let gap = pb::Gap { lane: Lane::Samples.number(), first: 1, last: 7, reason: 0 };
+    let records = vec![
+        pb::Record { seq: 1, kind: None },
+        pb::Record { seq: 2, kind: Some(pb::record::Kind::Gap(gap)) },
+    ];
+    let message = pb::Records { lane: Lane::Outcomes.number(), records };
+    stream.send(Up::Records(message.clone())).await;
+    assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(2));
+    assert_eq!(stream.acknowledged(Lane::Samples).await, Ranges::up_to(7), "the gap is acknowledged too");
+    stream.send(Up::Records(message)).await;
+    assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(2), "so is what comes again");
+}
+
+#[tokio::test]
+async fn a_revocation_ends_an_open_stream() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let revoke = Command::RevokeCertificates { agent: agent(1), reason: "lost".into() };
+    bench.agents.ledger.submit(revoke, Actor::System).await.unwrap().unwrap();
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_host_that_was_told_silent_is_heard_again_at_its_next_heartbeat() {
+    let bench = bench().await;
+    let (stream, _) = bench.welcomed().await;
+    let state = || bench.agents.ledger.read(|state| state.host(agent(1)).map(|host| host.state));
+    let silent = Command::HostSilent { agent: agent(1), since: now() };
+    bench.agents.ledger.submit(silent, Actor::System).await.unwrap().unwrap();
+    bench.agents.presence.told(agent(1));
+    assert_eq!(state().await.unwrap(), Some(HostState::Unreachable));
+    let mut head = bench.agents.ledger.head();
+    head.mark_unchanged();
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: clock_now(), ..pb::Heartbeat::default() })).await;
+    head.changed().await.unwrap();
+    assert_eq!(state().await.unwrap(), Some(HostState::Online));
+}

@@ -1,0 +1,147 @@
+//! The ledger over a disk in memory: what was answered is there after any crash, what was not left no half.
+
+use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
+
+use super::*;
+use crate::state::testing::{agent, enrolment, token};
+use tocsin_shared::identity::Env;
+
+fn opened(disk: &MemoryDisk, segment_bytes: u64) -> Opened {
+    let config = Config { segment_bytes, scan_all: false };
+    open_with(config, Arc::new(disk.clone()), Path::new("/j")).unwrap()
+}
+
+fn started(disk: &MemoryDisk, segment_bytes: u64) -> (Ledger, Fatal) {
+    let fatal = Fatal::new(CancellationToken::new());
+    (opened(disk, segment_bytes).start(Defaults::default(), fatal.clone()), fatal)
+}
+
+/// A host comes in: a decision of one event, and one of three.
+async fn enrol(ledger: &Ledger, n: u128) -> Result<Decided, Stopping> {
+    ledger.submit(Command::CreateToken(token(n, Env::Prod, "*")), Actor::System).await?.ok();
+    ledger.submit(Command::Enrol(enrolment(n, &format!("web-{n}"))), Actor::System).await
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_and_decisions_are_whole() {
+    let mut crashes = vec![Crash::Kept, Crash::Dropped];
+    crashes.extend((0..12).map(Crash::Torn));
+    for (crash, after) in crashes.iter().flat_map(|crash| (0..20).map(move |after| (crash, after))) {
+        let disk = MemoryDisk::new();
+        let (ledger, _) = started(&disk, 3_000);
+        disk.fail(Fault { operation: None, after, kind: std::io::ErrorKind::Other, stays: true });
+        let mut answered = Vec::new();
+        for n in 1..=5 {
+            match enrol(&ledger, n).await {
+                Ok(decided) => answered.push((n, decided.is_ok())),
+                Err(Stopping) => break,
+            }
+        }
+        ledger.stop().await;
+        disk.crash(*crash);
+        let again = opened(&disk, 3_000);
+        let state = again.state();
+        for (n, _) in answered {
+            assert!(state.host(agent(n)).is_some(), "{crash:?} after {after}: host {n} was answered");
+        }
+        for n in 1..=5 {
+            let host = state.host(agent(n)).is_some();
+            let used = state.token(&format!("token-{n}")).is_some_and(|token| token.used.is_some());
+            let certificates = state.certificates_of(agent(n)).count();
+            assert_eq!((used, certificates), (host, usize::from(host)), "{crash:?} after {after}: host {n}");
+        }
+        // It goes on from there, and what it then says is there, too.
+        let ledger = again.start(Defaults::default(), Fatal::new(CancellationToken::new()));
+        enrol(&ledger, 9).await.unwrap().unwrap();
+        ledger.stop().await;
+        assert!(opened(&disk, 3_000).state().host(agent(9)).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_torn_decision_leaves_nothing() {
+    let disk = MemoryDisk::new();
+    let (ledger, _) = started(&disk, 1 << 20);
+    enrol(&ledger, 1).await.unwrap().unwrap();
+    let reader = ledger.reader().await.unwrap();
+    let last = reader.durable_seq();
+    ledger.stop().await;
+    for path in disk.paths().iter().filter(|path| path.starts_with("/j/checkpoints")) {
+        disk.remove(path).unwrap();
+    }
+    let path = disk.paths().into_iter().next().unwrap();
+    let whole = disk.content(&path).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for length in (0..=whole.len()).rev().step_by(7) {
+        disk.set_content(&path, whole[..length].to_vec());
+        let found = opened(&disk, 1 << 20);
+        assert!([0, 1, last].contains(&found.state().last_seq()), "cut at {length}");
+        seen.insert(found.state().last_seq());
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn a_refusal_writes_nothing() {
+    let disk = MemoryDisk::new();
+    let (ledger, _) = started(&disk, 1 << 20);
+    enrol(&ledger, 1).await.unwrap().unwrap();
+    let head = *ledger.head().borrow();
+    let commands =
+        vec![Command::Enrol(enrolment(2, "web-2")), Command::CreateToken(token(3, Env::Prod, "*"))];
+    let decided = ledger.submit_all(commands, Actor::System).await.unwrap();
+    assert!(decided[0].is_err() && decided[1].is_ok());
+    assert_eq!(*ledger.head().borrow(), head + 1);
+}
+
+#[tokio::test]
+async fn a_failed_fsync_stops_and_answers_nobody() {
+    let disk = MemoryDisk::new();
+    let (ledger, fatal) = started(&disk, 1 << 20);
+    let kind = std::io::ErrorKind::Other;
+    disk.fail(Fault { operation: Some(Operation::SyncData), after: 0, kind, stays: false });
+    assert_eq!(enrol(&ledger, 1).await, Err(Stopping));
+    fatal.stop.cancelled().await;
+    assert!(fatal.reason().unwrap().starts_with("events journal: "));
+    assert_eq!(*ledger.head().borrow(), 0);
+}
+
+#[tokio::test]
+async fn a_checkpoint_and_what_follows_fold_to_the_same_state() {
+    let disk = MemoryDisk::new();
+    for n in [1, 2] {
+        let (ledger, _) = started(&disk, 1 << 20);
+        enrol(&ledger, n).await.unwrap().unwrap();
+        ledger.stop().await;
+    }
+    let (ledger, _) = started(&disk, 1 << 20);
+    enrol(&ledger, 3).await.unwrap().unwrap();
+    disk.crash(Crash::Dropped);
+    let from_checkpoint = opened(&disk, 1 << 20);
+    for path in disk.paths().iter().filter(|path| path.starts_with("/j/checkpoints")) {
+        disk.remove(path).unwrap();
+    }
+    assert_eq!(*from_checkpoint.state(), *opened(&disk, 1 << 20).state());
+}
+
+#[tokio::test]
+async fn only_what_a_checkpoint_covers_is_dropped() {
+    let disk = MemoryDisk::new();
+    let (ledger, _) = started(&disk, 2_000);
+    for n in 1..=10 {
+        enrol(&ledger, n).await.unwrap().unwrap();
+    }
+    let segments = disk.paths().len();
+    assert!(segments > 3);
+    ledger.drop_before(u64::MAX).await.unwrap();
+    ledger.read(|_| ()).await.unwrap();
+    assert_eq!(disk.paths().len(), segments, "no checkpoint covers anything");
+    ledger.stop().await;
+    let state = opened(&disk, 2_000).state().clone();
+    let (ledger, _) = started(&disk, 2_000);
+    ledger.drop_before(u64::MAX).await.unwrap();
+    ledger.read(|_| ()).await.unwrap();
+    assert!(disk.paths().len() < segments);
+    ledger.stop().await;
+    assert_eq!(*opened(&disk, 2_000).state(), state);
+}

@@ -1,0 +1,97 @@
+//! From the samples journal's entries back to rows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::Message;
+use tocsin_proto::convert::labels_in;
+use tocsin_proto::pb;
+use tocsin_shared::chain::Chain;
+use tocsin_shared::identity::{AgentId, Epoch};
+use tocsin_shared::labels::Labels;
+use tocsin_shared::log::Entry;
+use tocsin_shared::time::Timestamp;
+use uuid::Uuid;
+
+use super::followed::Followed;
+use super::{Derived, KIND_DERIVED, KIND_ROW, KIND_STREAM};
+
+/// Reads journal entries back; it follows exactly the chains that the writer followed.
+#[derive(Default)]
+pub(super) struct Decoder {
+    streams: HashMap<u64, ReadStream>,
+}
+
+struct ReadStream {
+    agent: AgentId,
+    epoch: Epoch,
+    table: Arc<[Labels]>,
+    chains: Followed<Chain>,
+}
+
+pub(super) enum Kept {
+    Row {
+        agent: AgentId,
+        epoch: Epoch,
+        spool_seq: u64,
+        at: Timestamp,
+        table: Arc<[Labels]>,
+        values: Arc<[f64]>,
+    },
+    Derived(Derived),
+}
+
+impl Decoder {
+    /// A segment decodes alone: nothing of the one before is needed, and nothing of it may leak into this one.
+    pub(super) fn begin_segment(&mut self) {
+        self.streams.clear();
+    }
+
+    pub(super) fn read(&mut self, entry: &Entry) -> Result<Option<Kept>, String> {
+        match entry.kind {
+            KIND_STREAM => self.stream(&entry.payload).map(|()| None),
+            KIND_ROW => self.row(&entry.payload).map(Some),
+            KIND_DERIVED => derived(&entry.payload).map(|derived| Some(Kept::Derived(derived))),
+            kind => Err(format!("kind {kind} is unknown: it was written by a newer version")),
+        }
+    }
+
+    fn stream(&mut self, payload: &[u8]) -> Result<(), String> {
+        let pb::JournalStream { stream, agent, epoch, table_id: _, series } =
+            pb::JournalStream::decode(payload).map_err(|error| error.to_string())?;
+        let table = series.into_iter().map(|series| labels_in(series.labels)).collect();
+        let (agent, epoch) = (AgentId(uuid(&agent)?), Epoch(uuid(&epoch)?));
+        self.streams.insert(stream, ReadStream { agent, epoch, table, chains: Followed::default() });
+        Ok(())
+    }
+
+    fn row(&mut self, payload: &[u8]) -> Result<Kept, String> {
+        let pb::JournalRow { stream, seq, chain, index, at_ms, data } =
+            pb::JournalRow::decode(payload).map_err(|error| error.to_string())?;
+        let stream = self.streams.get_mut(&stream).ok_or("its stream is missing")?;
+        // A row whose predecessor is damaged or missing must not be read as a change of an older one.
+        let mut state = stream.chains.take(chain, index).unwrap_or_else(|| Chain::new(stream.table.len()));
+        state.decode(&data).map_err(|error| error.to_string())?;
+        let values: Arc<[f64]> = state.values().into();
+        stream.chains.keep(chain, index, state);
+        Ok(Kept::Row {
+            agent: stream.agent,
+            epoch: stream.epoch,
+            spool_seq: seq,
+            at: Timestamp::from_millis(at_ms),
+            table: stream.table.clone(),
+            values,
+        })
+    }
+}
+
+fn derived(payload: &[u8]) -> Result<Derived, String> {
+    let pb::JournalDerived { agent, labels, at_ms, value } =
+        pb::JournalDerived::decode(payload).map_err(|error| error.to_string())?;
+    let agent = if agent.is_empty() { None } else { Some(AgentId(uuid(&agent)?)) };
+    Ok(Derived { agent, labels: labels_in(labels), at: Timestamp::from_millis(at_ms), value })
+}
+
+fn uuid(bytes: &[u8]) -> Result<Uuid, String> {
+    Uuid::from_slice(bytes).map_err(|error| error.to_string())
+}
