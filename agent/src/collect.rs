@@ -126,6 +126,11 @@ const PAGE_BYTES: f64 = 4096.0;
 /// other series together, and nobody asks about microseconds.
 const DURATION_STEPS: f64 = 1e4;
 
+/// The names by which collectors can be switched off.
+pub fn names() -> Vec<&'static str> {
+    sources(&Config::default()).iter().flat_map(|(names, _)| names.iter().copied()).collect()
+}
+
 fn sources(config: &Config) -> Vec<(&'static [&'static str], Box<dyn Source>)> {
     let Config { filesystem_exclude_types: types, filesystem_exclude_mounts: points, .. } = config.clone();
     let (disks, nets) = (config.disk_exclude_devices.clone(), config.network_exclude_devices.clone());

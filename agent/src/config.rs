@@ -83,8 +83,11 @@ pub struct InvalidConfig(pub Vec<Mistake>);
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Mistake { line, text }) in self.0.iter().enumerate() {
-            let separator = if at == 0 { "" } else { "; " };
+        if self.0.len() > 1 {
+            write!(f, "{} mistakes", self.0.len())?;
+        }
+        let separator = if self.0.len() > 1 { "\n  " } else { "" };
+        for Mistake { line, text } in &self.0 {
             match line {
                 Some(line) => write!(f, "{separator}line {line}: {text}")?,
                 None => write!(f, "{separator}{text}")?,
@@ -152,7 +155,7 @@ struct RawCollect {
     network_exclude_devices: Option<Spanned<String>>,
     textfile_directory: Option<Spanned<String>>,
     #[serde(default)]
-    disabled: Vec<String>,
+    disabled: Vec<Spanned<String>>,
 }
 
 impl Default for Config {
@@ -210,6 +213,7 @@ impl Config {
         })?;
         let mut check = Check { text, mistakes: Vec::new() };
         let config = check.config(raw);
+        check.mistakes.sort_by_key(|mistake| mistake.line);
         if check.mistakes.is_empty() { Ok(config) } else { Err(InvalidConfig(check.mistakes)) }
     }
 }
@@ -279,6 +283,17 @@ impl Check<'_> {
         spool
     }
 
+    fn known_collector(&mut self, name: Spanned<String>) -> Option<String> {
+        let (line, name) = (line_of(self.text, name.span().start), name.into_inner());
+        let names = collect::names();
+        if names.contains(&name.as_str()) {
+            return Some(name);
+        }
+        let text = format!("collect.disabled: no collector {name:?}; there are {}", names.join(", "));
+        self.mistakes.push(Mistake { line: Some(line), text });
+        None
+    }
+
     fn collect(&mut self, raw: RawCollect) -> collect::Config {
         let RawCollect {
             filesystem_exclude_types,
@@ -307,7 +322,7 @@ impl Check<'_> {
                 pattern,
             ),
             textfile_directory: self.value("collect.textfile_directory", textfile_directory, absolute),
-            disabled,
+            disabled: disabled.into_iter().filter_map(|name| self.known_collector(name)).collect(),
             ..collect::Config::default()
         }
     }
@@ -427,6 +442,10 @@ mod tests {
             (
                 "[collect]\ndisk_exclude_devices = \"(\"",
                 &["line 2: collect.disk_exclude_devices: regex parse error"],
+            ),
+            (
+                "[collect]\ndisabled = [\"timex\",\n\"meminof\"]",
+                &["line 3: collect.disabled: no collector \"meminof\"; there are cpu, "],
             ),
             ("log_level = \"loud\"", &["line 1: log_level: \"loud\" is none of"]),
             ("interval = ", &["line 1: "]),

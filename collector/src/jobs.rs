@@ -110,7 +110,10 @@ pub(crate) fn ended(d: &mut Decision<'_>, end: &RunEnd, place: &Place) -> Result
     if end.result == RunResult::Running || known.is_some_and(|run| run.agent != end.agent) {
         note = "ignored the end of a run that is still running or is another host's";
     } else if known.is_none_or(|run| run.result == RunResult::Running) {
-        outcome::ended(d, host, run_of(end, host));
+        // The end does not repeat what the start has said.
+        let command = known.map(|run| run.command.clone()).filter(|_| end.command.is_empty());
+        let run = run_of(end, host);
+        outcome::ended(d, host, JobRun { command: command.unwrap_or(run.command.clone()), ..run });
     }
     moved(d, taken, note);
     Ok(())

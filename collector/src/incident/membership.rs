@@ -96,7 +96,7 @@ fn opened(d: &Decision<'_>, number: u64, alert: &Alert) -> Incident {
     incident
 }
 
-fn title(alert: &Alert) -> String {
+pub(super) fn title(alert: &Alert) -> String {
     let mut title = alert.name().to_owned();
     if let Some(instance) = alert.labels.get("instance") {
         title.push_str(&format!(" on {instance}"));

@@ -42,6 +42,20 @@ fn alerts_of_one_key_are_one_incident() {
 }
 
 #[test]
+fn a_title_names_its_host_once() {
+    for (summary, title) in [
+        ("web-1: processors are busy", "r on web-1: processors are busy"),
+        ("web-10: processors are busy", "r on web-1: web-10: processors are busy"),
+        ("processors are busy", "r on web-1: processors are busy"),
+    ] {
+        let mut alert = alert("k");
+        alert.labels = labels(&[("alertname", "r"), ("instance", "web-1")]);
+        alert.annotations = labels(&[("summary", summary)]);
+        assert_eq!(super::membership::title(&alert), title, "{summary}");
+    }
+}
+
+#[test]
 fn parts_of_a_key_cannot_run_into_each_other() {
     let keys = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c")].map(|(name, instance)| {
         let mut alert = alert("k");

@@ -32,7 +32,12 @@ fn each_record_counts_once() {
     ] {
         assert_eq!(desk.done(command), events, "{why}");
     }
-    assert_eq!(desk.state.run(Uuid::from_u128(1)).unwrap().result, RunResult::Succeeded);
+    let run = desk.state.run(Uuid::from_u128(1)).unwrap();
+    assert_eq!(
+        (&run.result, run.command.as_str()),
+        (&RunResult::Succeeded, "run"),
+        "the start's command stays"
+    );
     let lane = desk.state.lane(agent(1), place(1).epoch, Lane::Outcomes).unwrap();
     assert_eq!((lane.floor(), lane.above()), (5, &[][..]));
 }
@@ -90,8 +95,8 @@ fn every_bad_end_has_its_words() {
     let missing = RunResult::CouldNotStart { errno: 2, message: "no such file".into() };
     for (result, value, summary) in [
         (RunResult::Failed { exit_code: 2 }, 2.0, "backup failed with exit code 2 after 9s"),
-        (killed(false), 137.0, "backup was killed by signal 9 after 9s"),
-        (killed(true), 137.0, "backup was killed by signal 9 and dumped core after 9s"),
+        (killed(false), 137.0, "backup was killed by SIGKILL after 9s"),
+        (killed(true), 137.0, "backup was killed by SIGKILL and dumped core after 9s"),
         (missing, 1.0, "backup could not be started: no such file"),
     ] {
         let mut desk = Desk::with_hosts(1, Env::Prod);

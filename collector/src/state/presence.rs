@@ -62,7 +62,8 @@ pub(super) fn silent(d: &mut Decision<'_>, agent: AgentId, since: Timestamp) -> 
     }
     let host =
         Host { state: HostState::Unreachable, state_since: d.now, last_seen: Some(since), ..old.clone() };
-    let silent_for = tocsin_shared::time::format_duration(d.now.since(since));
+    let silent_for = std::time::Duration::from_secs(d.now.since(since).as_secs());
+    let silent_for = tocsin_shared::time::format_duration(silent_for);
     let summary = format!("{} has not been heard for {silent_for}", host.instance);
     let labels = alert_labels(&host, "AgentUnreachable", Severity::Critical);
     let env = host.env;

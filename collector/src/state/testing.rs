@@ -299,7 +299,7 @@ pub(crate) fn run_end(run_id: u128, job_name: &str, started: i64, ended: i64, ex
         result,
         user: "root".into(),
         uid: 0,
-        command: "run".into(),
+        command: String::new(), // As agents do.
         output_tail: "out".into(),
         output_bytes: 3,
     }

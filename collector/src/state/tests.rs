@@ -151,6 +151,8 @@ fn labels_that_the_collector_sets_are_not_for_operators() {
         let command = Command::LabelHost { agent: agent(1), labels: labels(&[(name, "x")]) };
         assert_eq!(desk.ask(command).is_ok(), allowed, "{name}");
     }
+    let hostile = labels(&[("team", "\u{1b}[2J")]);
+    assert!(desk.ask(Command::LabelHost { agent: agent(1), labels: hostile }).is_err());
     assert_eq!(desk.state.host(agent(1)).unwrap().labels, labels(&[("team", "x")]));
 }
 

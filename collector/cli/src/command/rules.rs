@@ -15,6 +15,7 @@ use crate::view::rules::{CheckView, CheckedFile, MistakeView, draw_check};
 
 /// Checks files and says whether all are good.
 pub(super) fn check(files: &[PathBuf], screen: &Screen) -> Result<(), Failure> {
+    let files: Vec<PathBuf> = files.iter().flat_map(|path| files_of(path)).collect();
     let checked: Vec<Checked> = files.iter().map(|path| check_file(path)).collect();
     let view = CheckView { files: checked.iter().map(view).collect(), report: report(&checked) };
     screen.show(&view, draw_check)?;
@@ -32,6 +33,16 @@ pub(super) fn check(files: &[PathBuf], screen: &Screen) -> Result<(), Failure> {
 
 type Checked = (String, Result<RuleFile, Vec<Mistake>>);
 
+/// A file as given; of a directory its `*.yml` and `*.yaml` in order of names, as the collector reads it. One without
+/// any is given on, to be told as a mistake.
+fn files_of(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_rules = |path: &PathBuf| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+    let mut found: Vec<PathBuf> = entries.filter(is_rules).collect();
+    found.sort();
+    if found.is_empty() { vec![path.to_owned()] } else { found }
+}
+
 fn check_file(path: &Path) -> Checked {
     let name = path.display().to_string();
     let checked = match read(path) {
@@ -44,6 +55,9 @@ fn check_file(path: &Path) -> Checked {
 /// At most a byte more than a rule file may have: then `parse_file` says that it is too large.
 fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
+    if path.is_dir() {
+        return Err("there is no *.yml and no *.yaml in it".into());
+    }
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| format!("cannot read it: {error}"))?;
@@ -78,6 +92,18 @@ mod tests {
             std::fs::write(&path, content).unwrap();
         }
         view(&check_file(&path))
+    }
+
+    #[test]
+    fn a_directory_is_its_rule_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(files_of(dir.path()), [dir.path()]);
+        assert!(view(&check_file(dir.path())).mistakes[0].message.contains("no *.yml"));
+        for name in ["b.yaml", "a.yml", "notes.txt"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(files_of(dir.path()), [dir.path().join("a.yml"), dir.path().join("b.yaml")]);
+        assert_eq!(files_of(&dir.path().join("a.yml")), [dir.path().join("a.yml")]);
     }
 
     #[test]

@@ -92,11 +92,14 @@ pub fn draw_tokens(view: &TokensView, style: &Style) -> String {
 /// A new token and what to do with it.
 pub fn draw_new_token(view: &NewToken, style: &Style) -> String {
     let record = &view.record;
+    let named = match clean(&record.host_pattern).as_str() {
+        "" | "*" => String::new(),
+        pattern => format!(" named like {pattern}"),
+    };
     format!(
-        "{}\n\nOne {} host named like {} can enrol with it until {}. It is not shown again.\nOn that host:\n  {}\n",
+        "{}\n\nOne {} host{named} can enrol with it until {}. It is not shown again.\nOn that host:\n  {}\n",
         style.strong(&clean(&view.token)),
         clean(&record.env),
-        clean(&record.host_pattern),
         figures::when(style.now, record.expires_at.0),
         clean(&view.enroll_command),
     )

@@ -98,6 +98,7 @@ fn alert() -> pb::Alert {
         annotations: labels(&[
             ("summary", "/var is 97% full on db-1"),
             ("runbook_url", "https://runbooks.example.com/disk"),
+            ("look_first", "df -h; du -x /var | sort -n | tail"),
         ]),
         severity: pb::Severity::Critical.into(),
         env: pb::Env::Prod.into(),

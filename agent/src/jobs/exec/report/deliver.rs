@@ -138,7 +138,11 @@ mod tests {
             (b"R", None),
         ] {
             std::thread::scope(|scope| {
-                scope.spawn(|| listener.accept().unwrap().0.write_all(answer).unwrap());
+                scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    stream.read_exact(&mut [0]).unwrap(); // Hanging up earlier would break the sending.
+                    stream.write_all(answer).unwrap();
+                });
                 let stored = hand_in(&path, b"x", Duration::from_secs(10)).ok();
                 assert_eq!(stored, expected, "{answer:?}");
             });
