@@ -71,8 +71,8 @@ fn exported(name: &str) -> &str {
     SET_BY_COLLECTOR.iter().find(|(set, _)| *set == name).map_or(name, |(_, instead)| instead)
 }
 
-/// The value without control characters and not too long. Such a series is built anew each tick, for it never equals what
-/// was said; the table notices that nothing changed.
+/// The value without control characters and not too long. Such a series is built anew each tick, for it never equals
+/// what was said; the table notices that nothing changed.
 fn printable(value: &str) -> Cow<'_, str> {
     let kept = &value[..value.floor_char_boundary(VALUE_BYTES_MAX)];
     if !kept.contains(char::is_control) {
