@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tocsin_proto::pb;
 use tocsin_shared::chain::{CHAIN_ROWS_MAX, Chain};
+use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
 use super::clock::{self, Reading};
@@ -34,10 +35,14 @@ pub(super) struct SessionRows {
 }
 
 impl SessionRows {
-    /// Takes a table.
-    pub(super) fn table(&mut self, table: pb::SeriesTable) -> Result<(), String> {
+    /// Takes a table; `share` gives it the label texts that are known already.
+    pub(super) fn table(
+        &mut self,
+        table: pb::SeriesTable,
+        share: impl FnOnce(&[Labels]) -> Arc<[Labels]>,
+    ) -> Result<(), String> {
         let pb::SeriesTable { table_id, series, boot_id } = table;
-        let series = limits::table(series)?;
+        let series = share(&limits::table(series)?);
         self.tables.retain(|(known, _)| known.id != table_id);
         self.chains.retain(|(_, of_table, ..)| *of_table != table_id);
         if self.tables.len() >= TABLES_MAX {

@@ -226,7 +226,10 @@ impl Session {
     async fn message(&mut self, agents: &Agents, down: &Sender, message: Up) -> Result<(), Status> {
         match message {
             Up::Hello(_) => Err(Status::invalid_argument("a second Hello")),
-            Up::Table(table) => self.rows.table(table).map_err(Status::invalid_argument),
+            Up::Table(table) => self
+                .rows
+                .table(table, |series| agents.rows.share_texts(series))
+                .map_err(Status::invalid_argument),
             Up::Rows(pb::Rows { rows }) => self.take_rows(agents, rows).await,
             Up::Records(pb::Records { lane, records }) => {
                 self.take_records(agents, down, lane, records).await

@@ -126,11 +126,14 @@ impl Standing {
 
 /// A handle to the writer; cloning is cheap.
 #[derive(Clone)]
-pub struct Rows(mpsc::Sender<Job>);
+pub struct Rows {
+    jobs: mpsc::Sender<Job>,
+    store: Arc<Store>,
+}
 
 impl Rows {
     async fn send(&self, job: Job) -> Result<(), Stopping> {
-        self.0.send(job).await.map_err(|_| Stopping)
+        self.jobs.send(job).await.map_err(|_| Stopping)
     }
 
     /// Hands over rows; waits while the writer is behind. The answer comes by `Batch::acknowledge`.
@@ -155,9 +158,14 @@ impl Rows {
         self.send(Job::Gap { agent, epoch, first, last, acknowledge }).await
     }
 
+    /// A table whose label texts are those that other hosts' tables have already: most of them are the same.
+    pub fn share_texts(&self, table: &[Labels]) -> Arc<[Labels]> {
+        self.store.share_texts(table)
+    }
+
     /// Keeps what recording rules gave; false when the queue is full. It never waits: the writer waits for evaluation.
     pub fn derived(&self, values: Vec<Derived>) -> bool {
-        self.0.try_send(Job::Derived(values)).is_ok()
+        self.jobs.try_send(Job::Derived(values)).is_ok()
     }
 
     /// Where the writer stands.
@@ -240,7 +248,7 @@ fn damaged(first: u64, last: u64) -> String {
 impl Opened {
     fn replay(&mut self, sealed: &Sealed, evaluated_through: u64) -> Result<(), JournalError> {
         let mut reader = self.log.reader();
-        let (mut decoder, mut segment) = (Decoder::default(), 0);
+        let (mut decoder, mut segment) = (Decoder::new(self.store.clone()), 0);
         while let Some(entry) = reader.next()? {
             let seq = entry.seq;
             let began = self.segments.partition_point(|(first, _)| *first <= seq);
@@ -291,12 +299,13 @@ impl Opened {
     /// Starts the thread; durable rows go to `evaluate`, waiting when it is behind.
     pub fn start(self, evaluate: SyncSender<DurableRow>, fatal: Fatal) -> Rows {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let store = self.store.clone();
         let writer = Writer::new(self.log, self.store, self.progress, self.segments, evaluate);
         thread::Builder::new()
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))
             .expect("a thread can be started at the start of the process");
-        Rows(jobs)
+        Rows { jobs, store }
     }
 }
 

@@ -15,11 +15,12 @@ use uuid::Uuid;
 
 use super::followed::Followed;
 use super::{Derived, KIND_DERIVED, KIND_ROW, KIND_STREAM};
+use crate::samples::Store;
 
 /// Reads journal entries back; it follows exactly the chains that the writer followed.
-#[derive(Default)]
 pub(super) struct Decoder {
     streams: HashMap<u64, ReadStream>,
+    store: Arc<Store>,
 }
 
 struct ReadStream {
@@ -42,6 +43,11 @@ pub(super) enum Kept {
 }
 
 impl Decoder {
+    /// A decoder of rows for this store.
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { streams: HashMap::new(), store }
+    }
+
     /// A segment decodes alone: nothing of the one before is needed, and nothing of it may leak into this one.
     pub(super) fn begin_segment(&mut self) {
         self.streams.clear();
@@ -59,7 +65,8 @@ impl Decoder {
     fn stream(&mut self, payload: &[u8]) -> Result<(), String> {
         let pb::JournalStream { stream, agent, epoch, table_id: _, series } =
             pb::JournalStream::decode(payload).map_err(|error| error.to_string())?;
-        let table = series.into_iter().map(|series| labels_in(series.labels)).collect();
+        let table: Vec<Labels> = series.into_iter().map(|series| labels_in(series.labels)).collect();
+        let table = self.store.share_texts(&table);
         let (agent, epoch) = (AgentId(uuid(&agent)?), Epoch(uuid(&epoch)?));
         self.streams.insert(stream, ReadStream { agent, epoch, table, chains: Followed::default() });
         Ok(())
