@@ -13,12 +13,23 @@ const VALUE_BYTES_MAX: usize = 1024;
 /// The collector sets these; an agent that could would speak for another host.
 const RESERVED: [&str; 3] = ["instance", "job", "env"];
 
-/// A table of series, if it is within bounds; otherwise what is wrong.
-pub(super) fn table(series: Vec<pb::Series>) -> Result<Arc<[Labels]>, String> {
+/// Stands in for a series whose labels are refused: its place in the table stays, its labels go nowhere.
+const REFUSED: &str = "tocsin_refused_series";
+
+/// A table of series. One that is too long is refused whole; a series with labels out of bounds loses them, so that
+/// one odd file on a host silences nothing else. Says why the first of those was refused.
+pub(super) fn table(series: Vec<pb::Series>) -> Result<(Arc<[Labels]>, Option<String>), String> {
     if series.len() > WIDTH_MAX {
         return Err(format!("{} series in a table, at most {WIDTH_MAX}", series.len()));
     }
-    series.into_iter().map(|pb::Series { labels }| labels_of(labels)).collect()
+    let mut first_refused = None;
+    let labels = series.into_iter().enumerate().map(|(place, pb::Series { labels })| {
+        labels_of(labels).unwrap_or_else(|why| {
+            first_refused.get_or_insert(why);
+            Labels::series(REFUSED, &[("place", &place.to_string())])
+        })
+    });
+    Ok((labels.collect(), first_refused))
 }
 
 /// Labels within bounds; `__name__` is required.
@@ -76,7 +87,8 @@ mod tests {
             (&[("__name__", "m"), ("a", "\u{1b}[2J")], false),
             (&[("__name__", "m"), ("a", long.as_str())], false),
         ] {
-            assert_eq!(series(pairs).is_ok(), ok, "{pairs:?}");
+            let (table, refused) = series(pairs).unwrap();
+            assert_eq!((table[0].metric() != REFUSED, refused.is_none()), (ok, ok), "{pairs:?}");
         }
         assert!(table(vec![pb::Series::default(); WIDTH_MAX + 1]).is_err());
     }

@@ -42,7 +42,11 @@ impl SessionRows {
         share: impl FnOnce(&[Labels]) -> Arc<[Labels]>,
     ) -> Result<(), String> {
         let pb::SeriesTable { table_id, series, boot_id } = table;
-        let series = share(&limits::table(series)?);
+        let (series, refused) = limits::table(series)?;
+        if let Some(why) = refused {
+            tracing::warn!(table_id, why, "a series of an agent is kept without its labels");
+        }
+        let series = share(&series);
         self.tables.retain(|(known, _)| known.id != table_id);
         self.chains.retain(|(_, of_table, ..)| *of_table != table_id);
         if self.tables.len() >= TABLES_MAX {
