@@ -123,10 +123,10 @@ impl Agents {
         served
     }
 
-    /// Waits until the certificate is no longer let in.
+    /// Waits until no certificate of the agent is let in any more: a renewal does not end the stream, a revocation does.
     async fn revoked(&self, peer: &PeerIdentity) -> Status {
         let mut registry = self.ledger.registry_changes();
-        while self.ledger.registry().admits(&peer.serial, peer.agent, now()) {
+        while self.ledger.registry().keeps(peer.agent, now()) {
             if let Ok(Err(_)) = tokio::time::timeout(RECHECK, registry.changed()).await {
                 return unavailable(Stopping);
             }

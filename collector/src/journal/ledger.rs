@@ -50,7 +50,7 @@ enum Job {
     Decide { command: Box<Command>, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
     Read(Box<dyn FnOnce(&State) + Send>),
     Reader(oneshot::Sender<Reader>),
-    DropBefore(u64),
+    DropOlder(Timestamp),
     Stop(oneshot::Sender<()>),
 }
 
@@ -59,16 +59,25 @@ enum Job {
 pub struct Registry {
     /// Unrevoked certificates by serial.
     pub certificates: HashMap<String, (AgentId, Timestamp)>,
+    /// Until when some unrevoked certificate of an agent is valid.
+    pub agents: HashMap<AgentId, Timestamp>,
     /// Unrevoked principals by the digest of their credential.
     pub principals: HashMap<[u8; 32], (String, Role, Option<Timestamp>)>,
 }
 
 impl Registry {
     fn of(state: &State) -> Self {
-        let certificates = state.certificates().filter(|certificate| certificate.revoked_at.is_none());
+        let certificates: Vec<_> =
+            state.certificates().filter(|certificate| certificate.revoked_at.is_none()).collect();
+        let mut agents: HashMap<AgentId, Timestamp> = HashMap::new();
+        for certificate in &certificates {
+            let until = agents.entry(certificate.agent).or_insert(certificate.not_after);
+            *until = (*until).max(certificate.not_after);
+        }
         let principals = state.principals().filter(|principal| principal.revoked_at.is_none());
         Self {
-            certificates: certificates.map(|c| (c.serial.clone(), (c.agent, c.not_after))).collect(),
+            agents,
+            certificates: certificates.iter().map(|c| (c.serial.clone(), (c.agent, c.not_after))).collect(),
             principals: principals
                 .map(|p| (p.secret_sha256, (p.name.clone(), p.role, p.expires_at)))
                 .collect(),
@@ -78,6 +87,11 @@ impl Registry {
     /// Whether a certificate of an agent may come in at `now`.
     pub fn admits(&self, serial: &str, agent: AgentId, now: Timestamp) -> bool {
         self.certificates.get(serial).is_some_and(|(owner, until)| *owner == agent && now < *until)
+    }
+
+    /// Whether an agent may keep a stream that is open: a renewed certificate takes the place of the one it began with.
+    pub fn keeps(&self, agent: AgentId, now: Timestamp) -> bool {
+        self.agents.get(&agent).is_some_and(|until| now < *until)
     }
 
     /// The principal with this credential at `now`.
@@ -186,9 +200,9 @@ impl Ledger {
         Timestamp::from_millis(self.next_due.load(Ordering::Relaxed))
     }
 
-    /// Drops whole segments of events that a checkpoint covers and that are older than `seq`.
-    pub async fn drop_before(&self, seq: u64) -> Result<(), Stopping> {
-        self.jobs.send(Job::DropBefore(seq)).await.map_err(|_| Stopping)
+    /// Drops whole segments whose events were all written before `time` and that a checkpoint covers.
+    pub async fn drop_older(&self, time: Timestamp) -> Result<(), Stopping> {
+        self.jobs.send(Job::DropOlder(time)).await.map_err(|_| Stopping)
     }
 
     /// Writes a checkpoint and ends the thread, after everything submitted before.
@@ -375,9 +389,7 @@ impl Writer {
                     }
                     Job::Read(read) => waiting.push(Waiting::Read(read)),
                     Job::Reader(reply) => waiting.push(Waiting::Reader(reply)),
-                    Job::DropBefore(seq) => {
-                        self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?;
-                    }
+                    Job::DropOlder(time) => self.drop_older(time)?,
                     Job::Stop(reply) => stop = Some(reply),
                 }
             }
@@ -425,6 +437,24 @@ impl Writer {
             (self.group_begins, self.waiting_bytes) = (true, 0);
         }
         self.waiting_bytes += bytes;
+        Ok(())
+    }
+
+    /// A segment is older than `time` when the one after it begins with an event that is.
+    fn drop_older(&mut self, time: Timestamp) -> Result<(), JournalError> {
+        let mut keep_from = None;
+        for segment in self.log.segments().iter().skip(1) {
+            let mut reader = self.log.reader();
+            reader.seek(segment.first_seq)?;
+            let Some(first) = reader.next()? else { break };
+            if decode(&first.payload, first.seq)?.recorded_at >= time {
+                break;
+            }
+            keep_from = Some(segment.first_seq);
+        }
+        if let Some(seq) = keep_from {
+            self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?;
+        }
         Ok(())
     }
 

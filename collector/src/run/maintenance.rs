@@ -58,6 +58,7 @@ async fn submit(parts: &Parts, command: Command, what: &str) -> bool {
 async fn housekeeping(parts: Parts) {
     let sealed_to = now().minus(SEAL_AFTER).align_down(WINDOW);
     seal(&parts, sealed_to).await;
+    parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
     let (samples, config) = (parts.samples.clone(), parts.config.clone());
     let retained = tokio::task::spawn_blocking(move || {
         samples.retain(now(), config.keep_samples, config.samples_bytes_max)

@@ -133,13 +133,16 @@ async fn only_what_a_checkpoint_covers_is_dropped() {
     }
     let segments = disk.paths().len();
     assert!(segments > 3);
-    ledger.drop_before(u64::MAX).await.unwrap();
+    ledger.drop_older(Timestamp::MAX).await.unwrap();
     ledger.read(|_| ()).await.unwrap();
     assert_eq!(disk.paths().len(), segments, "no checkpoint covers anything");
     ledger.stop().await;
     let state = opened(&disk, 2_000).state().clone();
     let (ledger, _) = started(&disk, 2_000);
-    ledger.drop_before(u64::MAX).await.unwrap();
+    ledger.drop_older(Timestamp::from_millis(1)).await.unwrap();
+    ledger.read(|_| ()).await.unwrap();
+    assert_eq!(disk.paths().len(), segments + 1, "only the checkpoint came: nothing is that old");
+    ledger.drop_older(Timestamp::MAX).await.unwrap();
     ledger.read(|_| ()).await.unwrap();
     assert!(disk.paths().len() < segments);
     ledger.stop().await;
