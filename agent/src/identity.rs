@@ -12,10 +12,11 @@ mod place;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
 use tocsin_proto::connect::Endpoint;
-use tocsin_shared::certificate::{AgentCertificate, InvalidCertificate};
+use tocsin_shared::certificate::{AgentCertificate, BACKDATED, InvalidCertificate};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::private_file::{self, PrivateFileError};
 use tocsin_shared::secret::{Secret, Sha256, sha256};
@@ -83,7 +84,17 @@ impl Identity {
 
     /// When to ask for the next certificate; `jitter` from 0 to 1, drawn anew for each certificate.
     pub fn renew_at(&self, jitter: f64) -> Timestamp {
-        renew_at(self.not_before, self.not_after, jitter)
+        renew_at(self.issued_at(), self.not_after, jitter)
+    }
+
+    /// The shortest time between two renewals, whatever the clocks say: a tenth of a certificate's life, and at least
+    /// five seconds.
+    pub fn renewals_apart(&self) -> Duration {
+        (self.not_after.since(self.issued_at()) / 10).max(Duration::from_secs(5))
+    }
+
+    fn issued_at(&self) -> Timestamp {
+        self.not_before.plus(BACKDATED).min(self.not_after)
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) async fn run(data_dir: PathBuf, collector: Option<Endpoint>, stop: Ca
                 tracing::warn!(error = one_line(&error), retry_in_s, "the certificate is not renewed yet");
                 sleep(wait).await;
             }
+            sleep(load(&data_dir).map_or(RETRY.1, |identity| identity.renewals_apart())).await;
         }
     };
     // Never ends by itself.

@@ -15,6 +15,9 @@ use crate::identity::AgentId;
 use crate::secret::{Sha256, hex, sha256};
 use crate::time::Timestamp;
 
+/// How far before its issue an agent's certificate begins: a host whose clock is a little late can use it at once.
+pub const BACKDATED: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// An agent's name in certificates, `tocsin://CLUSTER/agent/AGENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AgentUri {

@@ -254,6 +254,20 @@ fn the_collector_may_move() {
     assert_eq!(host.dir.load().unwrap().unwrap().place.collector.to_string(), "[::1]:1");
 }
 
+/// A certificate begins before it is issued: half of a short life must not be over before it began.
+#[test]
+fn a_short_life_counts_from_the_issue() {
+    let (_host, mut identity) = Host::enrolled();
+    let issued = Timestamp::from_millis(1_000_000_000);
+    identity.not_before = issued.minus(Duration::from_secs(300));
+    identity.not_after = issued.plus(Duration::from_secs(60));
+    assert_eq!(identity.renew_at(0.5), issued.plus(Duration::from_secs(30)));
+    assert_eq!(identity.renewals_apart(), Duration::from_secs(6));
+    identity.not_after = issued.minus(Duration::from_secs(1));
+    assert_eq!(identity.renew_at(0.5), identity.not_after);
+    assert_eq!(identity.renewals_apart(), Duration::from_secs(5));
+}
+
 #[test]
 fn renewal_is_at_half_of_the_life_give_or_take_a_tenth() {
     let start = Timestamp::from_millis(1_000_000);

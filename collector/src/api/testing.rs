@@ -69,7 +69,7 @@ impl Collector {
     pub(super) async fn restart_with_damage(self, text: &str) -> Self {
         let Self { api, dir } = self;
         halt(api).await;
-        for entry in std::fs::read_dir(dir.path().join("events")).unwrap() {
+        for entry in std::fs::read_dir(dir.path().join("journal").join("events")).unwrap() {
             let path = entry.unwrap().path();
             let mut content = std::fs::read(&path).unwrap();
             let found = content.windows(text.len().max(1)).position(|bytes| bytes == text.as_bytes());

@@ -16,7 +16,7 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
-use tocsin_shared::certificate::{AgentUri, cluster_uri, parse_cluster_uri};
+use tocsin_shared::certificate::{AgentUri, BACKDATED, cluster_uri, parse_cluster_uri};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::private_file::{self, PrivateFileError};
 use tocsin_shared::secret::{NoRandomness, Secret, Sha256, hex, random_bytes, sha256};
@@ -38,8 +38,6 @@ pub const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 pub const AGENT_LIFETIME: Duration = DAY;
 /// The longest that configuration may ask for.
 pub const AGENT_LIFETIME_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// Hosts whose clocks are behind by this much still take a fresh certificate.
-const CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// A request with a P-256 key is some 300 bytes long.
 const REQUEST_SIZE_MAX: usize = 8 << 10;
 /// Names of one server: more is a mistake in the configuration.
@@ -248,7 +246,7 @@ impl Authority {
         }
         let mut params = CertificateParams::default();
         let end = now.plus(lifetime).min(self.not_after);
-        let validity = set_validity(&mut params, now.minus(CLOCK_SKEW), end);
+        let validity = set_validity(&mut params, now.minus(BACKDATED), end);
         params.serial_number = Some(SerialNumber::from_slice(&random_bytes::<16>()?));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -431,7 +429,7 @@ mod tests {
         assert_eq!((read.not_before, read.not_after), (issued.not_before, issued.not_after));
         assert_eq!(read.key_sha256, issued.key_sha256);
         assert_eq!(read.key_sha256, sha256(&key.subject_public_key_info()));
-        assert_eq!(issued.not_before, NOW.minus(CLOCK_SKEW).align_down(SECOND));
+        assert_eq!(issued.not_before, NOW.minus(BACKDATED).align_down(SECOND));
         assert_eq!(issued.not_after, NOW.plus(DAY).align_down(SECOND));
     }
 
