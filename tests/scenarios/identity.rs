@@ -10,6 +10,7 @@ use tocsin_shared::tls;
 use tocsin_tests::counted::Traffic;
 use tocsin_tests::site::Site;
 use tocsin_tests::virtual_agent::{Enrolment, VirtualAgent};
+use tocsin_tests::wait::wait_until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
@@ -128,6 +129,26 @@ async fn a_revoked_host_is_cut_off_within_five_seconds() -> anyhow::Result<()> {
         "a revoked host came in again"
     );
     other.session(CLOCK, 10_000, traffic).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_does_not_end_the_stream() -> anyhow::Result<()> {
+    let site = Site::start_with(RULES, "[agents]\ncertificate_lifetime = \"10s\"\n").await?;
+    let mut host = site.host("web-1", pb::Env::Prod).await?;
+    host.start_agent()?;
+    // One row a second: more of them than the first certificate lived, all over one stream.
+    let outlived =
+        wait_until("rows after the first certificate's end", Duration::from_secs(60), async || {
+            let rows = site.api.stored("node_load1[5m]").await.ok()?;
+            let (first, last) = (rows.first()?, rows.last()?);
+            (last.at_ms - first.at_ms >= 13_000).then_some(())
+        });
+    outlived.await?;
+    assert!(host.log()?.contains("the certificate is renewed"), "{}", host.log()?);
+    let said = site.log()?;
+    assert_eq!(said.matches("agent connected").count(), 1, "{said}");
+    assert!(!said.contains("agent disconnected"), "{said}");
     Ok(())
 }
 

@@ -20,6 +20,9 @@ pub const START: Duration = Duration::from_secs(30);
 /// From a cause to what can be seen of it, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_secs(15);
 
+/// What a test adds to the collector's configuration, kept over restarts.
+const MORE_CONFIGURATION: &str = "more.toml";
+
 /// Where a collector listens.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Addresses {
@@ -39,8 +42,14 @@ pub struct Site {
 impl Site {
     /// Starts a collector with these rules and without the bundled ones.
     pub async fn start(rules: &str) -> anyhow::Result<Self> {
+        Self::start_with(rules, "").await
+    }
+
+    /// The same, with lines added to the collector's configuration.
+    pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("tocsin-").tempdir()?;
         std::fs::write(dir.path().join("rules.yml"), rules)?;
+        std::fs::write(dir.path().join(MORE_CONFIGURATION), configuration)?;
         let any = "127.0.0.1:0".to_owned();
         let addresses = Addresses { front: any.clone(), agents: any.clone(), local: any };
         let (collector, addresses, api) = start(dir.path(), &addresses).await?;
@@ -63,6 +72,11 @@ impl Site {
     /// The collector's process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.collector.as_ref().map(Process::pid)
+    }
+
+    /// What the collector said so far.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.dir().join("collector.log"))?)
     }
 
     /// kill -9.
@@ -105,7 +119,8 @@ impl Site {
 async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Addresses, Api)> {
     let data = dir.join("collector");
     let (config, bound) = (dir.join("collector.toml"), data.join("addresses.toml"));
-    std::fs::write(&config, collector_config(&data, &dir.join("rules.yml"), addresses)?)?;
+    let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
+    std::fs::write(&config, collector_config(&data, &dir.join("rules.yml"), addresses)? + &more)?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
     }
@@ -169,6 +184,11 @@ impl Host {
 
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("agent")
+    }
+
+    /// What the agent said so far.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.dir.join("agent.log"))?)
     }
 
     fn config(&self) -> String {

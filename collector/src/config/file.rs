@@ -115,7 +115,7 @@ impl Reader {
             },
             "rules.bundled" => config.bundled_rules = boolean(value)?,
             "rules.paths" => config.rules = texts(value)?.into_iter().map(PathBuf::from).collect(),
-            "agents.certificate_lifetime" => config.certificate_lifetime = duration(value, 60, 7 * 86_400)?,
+            "agents.certificate_lifetime" => config.certificate_lifetime = duration(value, 10, 7 * 86_400)?,
             "alerting.reopen_window" => config.reopen_window = duration(value, 0, 86_400)?,
             "alerting.auto_resolve_after" => config.auto_resolve_after = duration(value, 0, 86_400)?,
             "retention.samples" => config.keep_samples = duration(value, 3600, 3650 * 86_400)?,
