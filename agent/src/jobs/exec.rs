@@ -2,7 +2,8 @@
 //!
 //! Promises: the command has the same arguments, environment, directory, umask, limits, stdin and open files as without
 //! the wrapper; its output goes on byte for byte; the wrapper ends with the same exit status or by the same signal,
-//! within `--report-within` (50 ms) after the command, whether or not anybody hears of it. A consumer that does not
+//! within `--report-within` (50 ms) after the command, whether or not anybody hears of it; a host too busy for that
+//! gets up to a second more while the outcome is written nowhere (`report`). A consumer that does not
 //! read delays the wrapper as it would have delayed the command: bytes are never dropped to save time.
 //! Known differences: inside systemd (`IgnoreSIGPIPE=yes`) the command sees SIGPIPE's default instead; a terminal is
 //! passed on untouched and leaves no output tail.
@@ -50,7 +51,8 @@ pub struct ExecArgs {
     #[arg(long, value_enum, default_value_t)]
     pub capture: Capture,
 
-    /// How long to stay after the command has ended, at most, to report it
+    /// How long to stay after the command has ended to report it; a busy host gets up to a second more while the
+    /// outcome is written nowhere yet
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
     pub report_within: Duration,
 
