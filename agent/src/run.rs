@@ -207,8 +207,15 @@ impl Observed {
         collector.extra("tocsin_agent_spool_degraded", &[], flag(standing.degraded));
         let connected = self.connected.load(Ordering::Relaxed);
         collector.extra("tocsin_agent_session_connected", &[], flag(connected));
-        let IntakeCounts { stored_socket, stored_drop_box, duplicates, refused, over_quota, sink_failures } =
-            self.jobs.read();
+        let IntakeCounts {
+            stored_socket,
+            stored_drop_box,
+            duplicates,
+            refused,
+            over_quota,
+            sink_failures,
+            missed,
+        } = self.jobs.read();
         for (way, count) in [("socket", stored_socket), ("drop_box", stored_drop_box)] {
             collector.extra("tocsin_agent_jobs_stored_total", &[("way", way)], count as f64);
         }
@@ -217,6 +224,7 @@ impl Observed {
             ("tocsin_agent_jobs_refused_total", refused),
             ("tocsin_agent_jobs_over_quota_total", over_quota),
             ("tocsin_agent_jobs_not_stored_total", sink_failures),
+            ("tocsin_agent_jobs_missed_total", missed),
         ] {
             collector.extra(metric, &[], count as f64);
         }

@@ -10,6 +10,7 @@ mod counters;
 mod drop_box;
 mod quota;
 mod recent;
+mod running;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -32,6 +33,7 @@ use self::counters::count;
 use self::drop_box::{Listing, RefusedFile};
 use self::quota::Quota;
 use self::recent::{Key, Recent, Seen};
+use self::running::Running;
 use super::envelope::{self, Answer, HEADER_BYTES, InvalidEnvelope};
 
 pub use self::counters::{IntakeCounters, IntakeCounts};
@@ -119,6 +121,7 @@ struct Admission {
     recent: Recent,
     connections: HashMap<u32, usize>,
     user_names: HashMap<u32, UserName>,
+    running: Running,
 }
 
 impl Intake {
@@ -138,6 +141,7 @@ impl Intake {
             .map_err(fail(&config.socket))?;
         let admission = Mutex::new(Admission {
             quota: Quota::new(config.records_per_minute_per_uid),
+            running: Running::default(),
             recent: Recent::default(),
             connections: HashMap::new(),
             user_names: HashMap::new(),
@@ -305,11 +309,20 @@ impl Shared {
             Seen::New => {}
         }
         let name = self.user_name(record.uid()).await;
+        let (run_id, job) = (record.run_id(), record.job().clone());
+        let pid = match &record {
+            JobRecord::Started(started) => Some(started.pid),
+            JobRecord::Ended(_) => None,
+        };
         let result = self.submit(record.with_user(name)).await;
         self.admission().recent.finish(key, result.is_ok());
         match result {
             Ok(()) => {
                 count(counter);
+                match pid {
+                    Some(pid) => self.admission().running.started(run_id, job, pid, is_there),
+                    None => self.admission().running.ended(run_id),
+                }
                 Stored::Now
             }
             Err(error) => {
@@ -419,6 +432,11 @@ async fn scan_regularly(config: IntakeConfig, shared: Arc<Shared>, stop: Cancell
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         if let Err(error) = shared.scan(&config.drop_box, &stop).await {
             warn!(%error, path = %config.drop_box.display(), "cannot look into the job drop-box");
+            continue;
+        }
+        for (run_id, job) in shared.admission().running.missed(is_there) {
+            count(&shared.counters.missed);
+            warn!(job = job.as_str(), %run_id, "the job's process is gone and its outcome was not reported");
         }
     }
 }
@@ -428,6 +446,11 @@ async fn remove(path: PathBuf) {
     if let Err(error) = blocking(move || drop_box::remove(&path)).await {
         warn!(%error, path = %shown.display(), "cannot remove from the job drop-box");
     }
+}
+
+/// Whether a process with this id is there, in this namespace.
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// File work off the async threads.

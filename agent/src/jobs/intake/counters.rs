@@ -11,6 +11,7 @@ pub struct IntakeCounters {
     pub(super) refused: AtomicU64,
     pub(super) over_quota: AtomicU64,
     pub(super) sink_failures: AtomicU64,
+    pub(super) missed: AtomicU64,
 }
 
 /// A reading of the counters, for the agent's own metrics.
@@ -28,6 +29,8 @@ pub struct IntakeCounts {
     pub over_quota: u64,
     /// Times the sink could not store.
     pub sink_failures: u64,
+    /// Runs whose process is gone and whose outcome nobody reported.
+    pub missed: u64,
 }
 
 impl IntakeCounters {
@@ -41,6 +44,7 @@ impl IntakeCounters {
             refused: get(&self.refused),
             over_quota: get(&self.over_quota),
             sink_failures: get(&self.sink_failures),
+            missed: get(&self.missed),
         }
     }
 }
