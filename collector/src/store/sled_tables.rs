@@ -7,11 +7,16 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Pair, StoreError, Table, Tables, Write};
 
 /// sled takes two to three times of this.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// Two seconds in all; by then it is another process that holds it.
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+const LOCK_WAITS_MAX: u32 = 100;
 
 /// A sled database of one tree; the table is the first byte of the key.
 pub struct SledTables {
@@ -25,10 +30,26 @@ impl SledTables {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         remove_torn_snapshots(path)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = caught(|| config.open())?;
+        let db = open_unlocked(&config)?;
         let file = File::open(path.join("db"))?;
         File::open(path)?.sync_all()?;
         Ok(Self { db, file, path: path.to_owned() })
+    }
+}
+
+/// sled's own threads let go of its file a moment after the last handle is dropped: a lock that is held is waited for.
+fn open_unlocked(config: &sled::Config) -> Result<sled::Db, StoreError> {
+    let mut waits = 0;
+    loop {
+        match caught(|| config.open()) {
+            Err(StoreError::Sled(sled::Error::Io(error)))
+                if waits < LOCK_WAITS_MAX && error.to_string().contains("could not acquire lock") =>
+            {
+                waits += 1;
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => return opened,
+        }
     }
 }
 
