@@ -2,9 +2,8 @@
 //!
 //! Promises: the command has the same arguments, environment, directory, umask, limits, stdin and open files as without
 //! the wrapper; its output goes on byte for byte; the wrapper ends with the same exit status or by the same signal,
-//! within `--report-within` (50 ms) after the command, whether or not anybody hears of it; a host too busy for that
-//! gets up to a second more while the outcome is written nowhere (`report`). A consumer that does not
-//! read delays the wrapper as it would have delayed the command: bytes are never dropped to save time.
+//! within `--report-within` (50 ms) after the command, whether or not anybody hears of it. A consumer that does not read
+//! delays the wrapper as it would have delayed the command: bytes are never dropped to save time.
 //! Known differences: inside systemd (`IgnoreSIGPIPE=yes`) the command sees SIGPIPE's default instead; a terminal is
 //! passed on untouched and leaves no output tail.
 //! Not here: timeouts, locks against overlap, schedules.
@@ -51,8 +50,8 @@ pub struct ExecArgs {
     #[arg(long, value_enum, default_value_t)]
     pub capture: Capture,
 
-    /// How long to stay after the command has ended to report it; a busy host gets up to a second more while the
-    /// outcome is written nowhere yet
+    /// How long to stay, at most, after the command has ended to report it; on a host that is often too busy for this,
+    /// give more: what is not stored by then may be lost, and is said in the system's log
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
     pub report_within: Duration,
 

@@ -2,8 +2,8 @@
 //!
 //! The start is sent without waiting for an answer. The end is sent and waited for; without "durable" it goes to the
 //! drop-box. What could be told to neither is said in the journal, and changes nothing else.
-//! Promise: on a host too busy to report within the time given, the wrapper stays until the drop-box has the outcome in
-//! writing, `LAST_WAIT` at most: a failure that is lost helps nobody, and busy hosts are where jobs fail.
+//! Promise: the wrapper never stays longer than it was given, whatever happens. On a host too busy for that an outcome
+//! may be lost: the journal says so at once, and the agent, which knows the start, counts it and says so as well.
 
 mod deliver;
 
@@ -23,10 +23,6 @@ pub(crate) use self::deliver::tell_journal;
 
 /// Of the time to report, what the agent gets to answer; then there is enough left for the drop-box.
 const ANSWER_WAIT: Duration = Duration::from_millis(20);
-
-/// What a wrapper stays beyond its time while the outcome is nowhere yet. A busy host needs tens of milliseconds, a
-/// full scheduling queue hundreds; a disk that hangs longer than this would hang the job's caller as well.
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a report goes.
 #[derive(Clone, Debug)]
@@ -49,16 +45,8 @@ pub(crate) struct Report {
 pub(crate) struct Reporter {
     subject: String,
     end: SyncSender<Ending>,
-    /// First that the outcome is written down, if it came to that; then how it ended.
-    told: Receiver<Told>,
-}
-
-/// How far a report has come.
-#[derive(Debug)]
-enum Told {
-    /// It is in the drop-box, and outlives this process, not yet a power cut.
-    Written,
-    Done(Result<(), deliver::NotStored>),
+    /// How it ended.
+    told: Receiver<Result<(), deliver::NotStored>>,
 }
 
 impl Reporter {
@@ -66,13 +54,11 @@ impl Reporter {
     pub(crate) fn start(report: Report) -> Self {
         let subject = format!("outcome of job {:?}, run {}", report.job.as_str(), report.run_id);
         let (end, ending) = mpsc::sync_channel(1);
-        let (tell, told) = mpsc::sync_channel(2); // One of each, so that telling never waits.
+        let (tell, told) = mpsc::sync_channel(1); // Room for the one answer, so that telling never waits.
         let thread = std::thread::Builder::new().spawn(move || {
             report.tell_start();
             if let Ok(ending) = ending.recv() {
-                // Nobody listens any more when it took too long.
-                let done = report.tell_end(ending, || tell.send(Told::Written).unwrap_or_default());
-                tell.send(Told::Done(done)).unwrap_or_default();
+                tell.send(report.tell_end(ending)).unwrap_or_default(); // Nobody listens when it took too long.
             }
         });
         if let Err(error) = thread {
@@ -81,26 +67,24 @@ impl Reporter {
         Self { subject, end, told }
     }
 
-    /// Reports the end; returns when it is stored, or `within` after the job's end, later only while it is nowhere.
+    /// Reports the end; returns when it is stored, or `within` after the job's end, whichever comes first.
     pub(crate) fn finish(self, ending: Ending, within: Duration) {
         let deadline = ending.since + within;
         if self.end.send(ending).is_err() {
             return; // The thread never started, which has been said.
         }
-        let mut written = false;
-        loop {
-            let until = if written { deadline } else { deadline + LAST_WAIT };
-            match self.told.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Told::Written) => written = true,
-                Ok(Told::Done(Err(error))) => {
-                    return tell_journal(&format!("{} not stored: {error}", self.subject));
-                }
-                Ok(Told::Done(Ok(()))) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if written => return, // The system syncs it in its own time.
-                Err(RecvTimeoutError::Timeout) => {
-                    let waited = within + LAST_WAIT;
-                    return tell_journal(&format!("{} perhaps not stored in {waited:?}", self.subject));
-                }
+        if let Some(why) = self.missed(deadline, within) {
+            tell_journal(&why);
+        }
+    }
+
+    /// What there is to say when the outcome was not stored, or not by the deadline.
+    fn missed(&self, deadline: Instant, within: Duration) -> Option<String> {
+        match self.told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Ok(())) | Err(RecvTimeoutError::Disconnected) => None,
+            Ok(Err(error)) => Some(format!("{} not stored: {error}", self.subject)),
+            Err(RecvTimeoutError::Timeout) => {
+                Some(format!("{} perhaps not stored within {within:?}", self.subject))
             }
         }
     }
@@ -123,12 +107,12 @@ impl Report {
         deliver::send(&self.destination.socket, &envelope::encode(&record)).map(drop).unwrap_or_default();
     }
 
-    fn tell_end(&self, ending: Ending, written: impl FnOnce()) -> Result<(), deliver::NotStored> {
+    fn tell_end(&self, ending: Ending) -> Result<(), deliver::NotStored> {
         let record = envelope::encode(&JobRecord::Ended(self.ended(ending)));
         if deliver::hand_in(&self.destination.socket, &record, ANSWER_WAIT)? {
             return Ok(());
         }
-        deliver::drop_into(&self.destination.drop_box, self.run_id, &record, written)
+        deliver::drop_into(&self.destination.drop_box, self.run_id, &record)
     }
 
     fn ended(&self, ending: Ending) -> JobEnded {
@@ -171,6 +155,15 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_that_hangs_is_left_at_the_deadline_and_said() {
+        let ((end, _ending), (_tell, told)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+        let reporter = Reporter { subject: "outcome of job \"backup\"".into(), end, told };
+        let within = Duration::from_millis(50);
+        let said = reporter.missed(Instant::now() - within, within);
+        assert_eq!(said.unwrap(), "outcome of job \"backup\" perhaps not stored within 50ms");
+    }
 
     #[test]
     fn command_lines_read_as_typed_but_for_secrets() {

@@ -56,22 +56,13 @@ fn answer(mut stream: UnixStream, wait: Duration) -> io::Result<u8> {
 }
 
 /// Writes a record to the drop-box. Renamed before it is synced: from then on the agent can take it, which checks it by
-/// its checksum, and a wrapper that runs out of time during the sync loses it only to a power cut; `written` is called
-/// then. One sync is
-/// enough, and is of the file, because its user may not open the directory; on the journaling file systems of Linux it makes the
-/// name durable as well.
-pub(crate) fn drop_into(
-    directory: &Path,
-    run_id: RunId,
-    record: &[u8],
-    written: impl FnOnce(),
-) -> Result<(), NotStored> {
+/// its checksum, and a wrapper that runs out of time during the sync loses it only to a power cut. One sync is enough,
+/// and is of the file, because its user may not open the directory; on the journaling file systems of Linux it makes
+/// the name durable as well.
+pub(crate) fn drop_into(directory: &Path, run_id: RunId, record: &[u8]) -> Result<(), NotStored> {
     let partial = directory.join(format!("{PARTIAL_PREFIX}{run_id}"));
     let complete = directory.join(format!("{run_id}{COMPLETE_SUFFIX}"));
-    let result = write_new(&partial, &complete, record).and_then(|file| {
-        written();
-        file.sync_all()
-    });
+    let result = write_new(&partial, &complete, record).and_then(|file| file.sync_all());
     result.map_err(|source| {
         // What is left of it, if anything, the agent clears away.
         fs::remove_file(&partial).unwrap_or_default();
@@ -108,15 +99,13 @@ mod tests {
     fn a_dropped_record_is_complete_private_and_alone() {
         let dir = tempfile::tempdir().unwrap();
         let run_id = RunId(Uuid::from_u128(7));
-        let mut written = false;
-        drop_into(dir.path(), run_id, b"record", || written = true).unwrap();
-        assert!(written);
+        drop_into(dir.path(), run_id, b"record").unwrap();
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names, [dir.path().join(format!("{run_id}.job"))]);
         assert_eq!(fs::read(&names[0]).unwrap(), b"record");
         assert_eq!(fs::metadata(&names[0]).unwrap().permissions().mode() & 0o7777, 0o600);
         assert!(matches!(
-            drop_into(&dir.path().join("gone"), run_id, b"record", || unreachable!("nothing is written")),
+            drop_into(&dir.path().join("gone"), run_id, b"record"),
             Err(NotStored::DropBox { .. })
         ));
     }
