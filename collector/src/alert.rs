@@ -7,6 +7,7 @@
 
 pub mod evaluation;
 mod identity;
+mod late;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -24,8 +25,9 @@ use crate::incident;
 use crate::state::DraftCause;
 use crate::state::decide::Decision;
 
-pub use evaluation::{Breach, Evaluation, RuleSpec};
+pub use evaluation::{Breach, Evaluation, Filled, RuleSpec};
 pub use identity::dedup_key;
+pub(crate) use late::{hole_closed, hole_opened, rows_missing};
 pub(crate) use step::{ELEMENTS_MAX, evaluated};
 
 /// Something that fires without waiting: a failed job, a silent host.
@@ -75,6 +77,7 @@ pub(crate) fn raise_now(d: &mut Decision<'_>, raised: Raised, cause: Option<Draf
         value,
         opens_incident: severity >= d.config.incident_from,
         incident: None,
+        late: false,
     };
     match old.filter(|_| fires) {
         Some(old) => {

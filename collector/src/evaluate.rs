@@ -4,16 +4,20 @@
 //! a rule across hosts runs at its own ticks, behind the slowest host that still sends. What an alerting rule gives
 //! goes to the ledger, which decides; what a recording rule gives goes to the sample store and its journal. A rule
 //! that fails says so in the list of rules and moves no alert: an error is no evidence.
-//! Rows older than the last one evaluated for their host (a filled hole) are kept as samples and raise nothing.
+//! Rows older than the last one evaluated for their host raise nothing when they come. Once none of their spool is
+//! missing, the rules run over them on a copy (`hole`), and the alerts take over what is true.
 
 mod fleet;
+mod hole;
 mod host;
+#[cfg(test)]
+mod late_tests;
 pub mod plan;
 pub mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -26,12 +30,13 @@ use tocsin_shared::identity::AgentId;
 use tocsin_shared::time::Timestamp;
 use tokio::sync::watch;
 
-use crate::alert::Evaluation;
+use crate::alert::{Evaluation, Filled};
 use crate::journal::Stopping;
 use crate::journal::ledger::{Ledger, Registry};
 use crate::journal::rows::{Derived, DurableRow, Rows};
 use crate::samples::Store;
-use crate::state::Command;
+use crate::state::{Command, Defaults};
+use hole::Filling;
 use plan::Plan;
 use statistics::Statistics;
 
@@ -39,6 +44,12 @@ use statistics::Statistics;
 pub const QUEUE: usize = 16_384;
 /// How often rules across hosts are looked at when no row comes.
 const IDLE: Duration = Duration::from_millis(500);
+/// Late rows that are evaluated after a live one: half of the time is the live rows' when there are many.
+const LATE_ROWS_BUSY: usize = 1;
+/// Late rows that are evaluated when no live one waits: milliseconds, so that the next one need not.
+const LATE_ROWS_IDLE: usize = 64;
+/// The time without any host's row that counts for no `for` of a rule across hosts.
+const BLIND: Duration = Duration::from_secs(180);
 
 /// What evaluation needs of the rest.
 pub struct Parts {
@@ -47,6 +58,8 @@ pub struct Parts {
     pub rows: Rows,
     pub ledger: Ledger,
     pub statistics: Arc<Statistics>,
+    /// The ledger's settings.
+    pub defaults: Defaults,
 }
 
 /// What a start found: evaluation goes on from it as if nothing had happened.
@@ -58,6 +71,8 @@ pub struct Found {
     pub evaluated_at: HashMap<AgentId, Timestamp>,
     /// Rows that perhaps were not, in order.
     pub unevaluated: Vec<DurableRow>,
+    /// Where holes begin that are not filled yet.
+    pub holes: HashMap<AgentId, Timestamp>,
 }
 
 /// Evaluates what a start found unevaluated, then until the rows' writer has ended.
@@ -68,11 +83,16 @@ pub fn run(parts: Parts, mut found: Found, rows: &Receiver<DurableRow>) -> Resul
         evaluator.row(row)?;
     }
     loop {
-        match rows.recv_timeout(IDLE) {
-            Ok(row) => evaluator.row(row)?,
-            Err(RecvTimeoutError::Timeout) => {}
+        let patience = if evaluator.has_late_rows() { Duration::ZERO } else { IDLE };
+        let late_rows = match rows.recv_timeout(patience) {
+            Ok(row) => {
+                evaluator.row(row)?;
+                LATE_ROWS_BUSY
+            }
+            Err(RecvTimeoutError::Timeout) => LATE_ROWS_IDLE,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
+        };
+        evaluator.fill(late_rows)?;
         evaluator.fleet()?;
     }
 }
@@ -87,7 +107,14 @@ pub struct Evaluator {
     /// Rules with alerts that were active at the start, by host.
     active: HashMap<AgentId, Vec<String>>,
     evaluated_at: HashMap<AgentId, Timestamp>,
+    /// Holes that were open at the start, of hosts that have sent nothing since.
+    holes: HashMap<AgentId, Timestamp>,
+    /// Hosts whose holes have no row missing any more; the first is being filled. At most one entry for each host.
+    complete: VecDeque<AgentId>,
+    filling: Option<Filling>,
     newest: Timestamp,
+    /// The youngest row's place in the samples journal.
+    samples_seq: u64,
     /// Up to where rules across hosts were looked at.
     looked_at: Option<fleet::Watermark>,
     /// Changes when a host is retired.
@@ -102,6 +129,7 @@ impl Evaluator {
         registry.mark_changed(); // What was retired before the start is found in the blocks.
         let (of_hosts, of_fleet): (Vec<Alert>, Vec<Alert>) =
             found.active.into_iter().partition(|alert| alert.agent.is_some());
+        let newest = found.evaluated_at.values().copied().max().unwrap_or(Timestamp::MIN);
         let mut active: HashMap<AgentId, Vec<String>> = HashMap::new();
         for alert in of_hosts {
             if let Some(agent) = alert.agent {
@@ -113,9 +141,14 @@ impl Evaluator {
             fleet: fleet::FleetRules::new(&of_fleet, &plan),
             version: plan.version,
             active,
-            newest: found.evaluated_at.values().copied().max().unwrap_or(Timestamp::MIN),
+            newest,
             evaluated_at: found.evaluated_at,
-            looked_at: None,
+            holes: found.holes,
+            complete: VecDeque::new(),
+            filling: None,
+            samples_seq: 0,
+            looked_at: (newest > Timestamp::MIN)
+                .then_some(fleet::Watermark { at: newest, some_silent: false }),
             registry,
             parts,
         }
@@ -124,22 +157,99 @@ impl Evaluator {
     /// Evaluates the host-local rules over one durable row.
     pub fn row(&mut self, row: DurableRow) -> Result<(), Stopping> {
         let plan = self.plan()?;
-        let (active, evaluated_at) = (&mut self.active, &mut self.evaluated_at);
-        let host = self.hosts.entry(row.agent).or_insert_with(|| {
-            let last_at = evaluated_at.remove(&row.agent).unwrap_or(Timestamp::MIN);
-            host::HostRules::new(&plan, last_at, &active.remove(&row.agent).unwrap_or_default())
-        });
+        self.samples_seq = self.samples_seq.max(row.samples_seq);
+        let host = self.host(&plan, row.agent);
         if row.at <= host.last_at {
             self.parts.statistics.late_row();
         } else {
+            let told = [host.hole_before(&row), host.rows_missing(&row)];
             host.last_at = row.at;
+            for command in told.into_iter().flatten() {
+                self.parts.ledger.post_blocking(command, Actor::System)?;
+            }
             self.newest = self.newest.max(row.at);
+            let Some(host) = self.hosts.get_mut(&row.agent) else { return Ok(()) };
             let (evaluations, derived) = host.evaluate(&plan, &self.parts.store, row, &self.parts.statistics);
             self.publish(evaluations, derived)?;
             self.parts.statistics.evaluated(row.received.elapsed());
         }
+        self.note_completeness(&row);
         self.parts.statistics.evaluated_row(row.samples_seq);
         Ok(())
+    }
+
+    fn host(&mut self, plan: &Plan, agent: AgentId) -> &mut host::HostRules {
+        let Self { hosts, active, evaluated_at, holes, parts, .. } = self;
+        hosts.entry(agent).or_insert_with(|| {
+            let last_at = evaluated_at.remove(&agent).unwrap_or(Timestamp::MIN);
+            let active = active.remove(&agent).unwrap_or_default();
+            let mut host = host::HostRules::new(plan, &parts.store, agent, last_at, &active);
+            host.hole = holes.remove(&agent);
+            host
+        })
+    }
+
+    /// A hole is filled once nothing is missing; when something is missing again, it has to begin anew.
+    fn note_completeness(&mut self, row: &DurableRow) {
+        let Some(host) = self.hosts.get_mut(&row.agent) else { return };
+        if !row.complete && host.waits_to_be_filled {
+            host.waits_to_be_filled = false;
+            self.complete.retain(|agent| *agent != row.agent);
+            self.filling.take_if(|filling| filling.agent == row.agent);
+        } else if row.complete && host.hole.is_some() && !host.waits_to_be_filled {
+            host.waits_to_be_filled = true;
+            self.complete.push_back(row.agent);
+        }
+    }
+
+    /// Whether late rows wait to be evaluated.
+    pub fn has_late_rows(&self) -> bool {
+        !self.complete.is_empty()
+    }
+
+    /// Evaluates late rows, at most `count` of them.
+    pub fn fill(&mut self, count: usize) -> Result<(), Stopping> {
+        let Some(agent) = self.complete.front().copied() else { return Ok(()) };
+        let plan = self.plan()?;
+        let Some(to) = self.hosts.get(&agent).map(|host| host.last_at) else {
+            return self.filled(agent, None);
+        };
+        self.filling.take_if(|filling| filling.version != plan.version);
+        if self.filling.is_none() {
+            let known = self
+                .parts
+                .ledger
+                .read_blocking(move |state| Some((state.host(agent)?.clone(), state.hole(agent)?.clone())))?;
+            let Some((host, hole)) = known else { return self.filled(agent, None) };
+            self.filling = Some(Filling::new(&plan, &self.parts, host, hole, to));
+        }
+        let Some(filling) = &mut self.filling else { return Ok(()) };
+        match filling.step(&plan, &self.parts, to, count) {
+            Ok(None) => Ok(()),
+            Ok(Some(())) => {
+                let filling = self.filling.take();
+                let filled = filling.map(|filling| filling.finish(&plan, to, self.samples_seq));
+                self.filled(agent, filled)
+            }
+            Err(error) => {
+                tracing::error!(%agent, %error, "late rows are not evaluated: their samples cannot be read");
+                let (at, samples_seq) = (to, self.samples_seq);
+                let nothing = Filled { agent, at, samples_seq, ended: Vec::new(), active: Vec::new() };
+                self.filled(agent, Some(nothing))
+            }
+        }
+    }
+
+    fn filled(&mut self, agent: AgentId, filled: Option<Filled>) -> Result<(), Stopping> {
+        self.complete.pop_front();
+        self.filling = None;
+        if let Some(host) = self.hosts.get_mut(&agent) {
+            (host.hole, host.waits_to_be_filled) = (None, false);
+        }
+        match filled {
+            Some(filled) => self.parts.ledger.post_blocking(Command::HoleClosed(filled), Actor::System),
+            None => Ok(()),
+        }
     }
 
     /// The rules in force; what is known of hosts is made to fit them. The ledger is told here, after the last
@@ -170,8 +280,12 @@ impl Evaluator {
         if watermark == self.looked_at {
             return Ok(());
         }
-        self.looked_at = watermark;
+        let before = std::mem::replace(&mut self.looked_at, watermark).map(|before| before.at);
         let Some(watermark) = watermark else { return Ok(()) };
+        if let Some(from) = before.filter(|before| watermark.at.since(*before) > BLIND) {
+            let missing = Command::RowsMissing { agent: None, from, to: watermark.at, samples_seq: 0 };
+            self.parts.ledger.post_blocking(missing, Actor::System)?;
+        }
         let (evaluations, derived) =
             self.fleet.evaluate(&plan, &self.parts.store, watermark, &self.parts.statistics);
         self.publish(evaluations, derived)
@@ -196,9 +310,14 @@ impl Evaluator {
         for evaluation in evaluations {
             self.parts.ledger.post_blocking(Command::Evaluated(evaluation), Actor::System)?;
         }
-        if !derived.is_empty() && !self.parts.rows.derived(derived) {
-            self.parts.statistics.derived_not_kept();
-        }
+        keep(&self.parts, derived);
         Ok(())
+    }
+}
+
+/// Hands recorded values to the samples journal.
+fn keep(parts: &Parts, derived: Vec<Derived>) {
+    if !derived.is_empty() && !parts.rows.derived(derived) {
+        parts.statistics.derived_not_kept();
     }
 }

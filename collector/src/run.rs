@@ -94,20 +94,35 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     for host in state.hosts() {
         samples.set_target(host.agent, host.target_labels());
     }
-    let kept = setup::open_rows(&disk, &config, &samples, state)?;
+    let mut kept = setup::open_rows(&disk, &config, &samples, state)?;
     problems.extend(kept.problems.iter().cloned());
     let online = online(state);
-    let active = active(state);
+    let found = evaluate::Found {
+        active: active(state),
+        holes: state.holes().map(|hole| (hole.agent, hole.from)).collect(),
+        evaluated_at: std::mem::take(&mut kept.evaluated_at),
+        unevaluated: std::mem::take(&mut kept.unevaluated),
+    };
 
     let defaults = Defaults {
         reopen_window: config.reopen_window,
         auto_resolve_after: config.auto_resolve_after,
         ..Defaults::default()
     };
-    let ledger = opened.start(defaults, fatal.clone());
+    let ledger = opened.start(defaults.clone(), fatal.clone());
     let credential_file = setup::credential(&config, &ledger, &authority, ports.front()).await?;
     let statistics = Arc::new(Statistics::default());
-    let (rows, evaluator) = evaluation(kept, &plan, &samples, &ledger, &statistics, active, &fatal);
+    let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
+    let rows = kept.start(out, fatal.clone());
+    let evaluation = evaluate::Parts {
+        plan: plan.clone(),
+        store: samples.clone(),
+        rows: rows.clone(),
+        ledger: ledger.clone(),
+        statistics: statistics.clone(),
+        defaults,
+    };
+    let evaluator = start_evaluator(evaluation, found, durable, fatal.clone());
     let projection = project(&config, &ledger, &stop, &mut problems).await?;
     let parts = Parts {
         authority,
@@ -161,37 +176,17 @@ fn active(state: &State) -> Vec<Alert> {
     state.active_alerts().filter(|alert| alert.source == AlertSource::Rule).cloned().collect()
 }
 
-/// Starts the rows' writer and the thread that evaluates what it made durable, beginning with what a crash left over.
-fn evaluation(
-    kept: rows::Opened,
-    plan: &Arc<ArcSwap<Plan>>,
-    samples: &Arc<samples::Store>,
-    ledger: &Ledger,
-    statistics: &Arc<Statistics>,
-    active: Vec<Alert>,
-    fatal: &Fatal,
-) -> (Rows, std::thread::JoinHandle<()>) {
-    let mut kept = kept;
-    let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
-    let found = evaluate::Found {
-        active,
-        evaluated_at: std::mem::take(&mut kept.evaluated_at),
-        unevaluated: std::mem::take(&mut kept.unevaluated),
-    };
-    let rows = kept.start(out, fatal.clone());
-    let parts = evaluate::Parts {
-        plan: plan.clone(),
-        store: samples.clone(),
-        rows: rows.clone(),
-        ledger: ledger.clone(),
-        statistics: statistics.clone(),
-    };
-    let fatal = fatal.clone();
-    let evaluator = std::thread::Builder::new()
+/// Starts the thread that evaluates durable rows, beginning with what a crash left over.
+fn start_evaluator(
+    parts: evaluate::Parts,
+    found: evaluate::Found,
+    durable: std::sync::mpsc::Receiver<rows::DurableRow>,
+    fatal: Fatal,
+) -> std::thread::JoinHandle<()> {
+    std::thread::Builder::new()
         .name("evaluate".into())
         .spawn(move || fatal.guard("evaluation", || evaluate::run(parts, found, &durable)))
-        .expect("a thread can be started at the start of the process");
-    (rows, evaluator)
+        .expect("a thread can be started at the start of the process")
 }
 
 async fn project(

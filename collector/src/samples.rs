@@ -254,6 +254,20 @@ impl Store {
         stats
     }
 
+    /// The event times of a host's rows after `from`, up to `to`, ascending.
+    pub fn row_times(
+        &self,
+        agent: AgentId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Timestamp>, SelectError> {
+        let Some(host) = self.host(Some(agent)) else { return Ok(Vec::new()) };
+        let host = host.read().unwrap_or_else(PoisonError::into_inner);
+        let span = (from.as_millis(), to.as_millis());
+        let times = select::row_times((Some(agent), &host), &self.blocks.overlapping(span), span)?;
+        Ok(times.into_iter().map(Timestamp::from_millis).collect())
+    }
+
     /// The newest row of each host.
     pub fn last_rows(&self) -> Vec<(AgentId, Timestamp)> {
         let last = |(agent, host): (Option<AgentId>, Arc<RwLock<Host>>)| {

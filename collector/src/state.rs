@@ -24,10 +24,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;
-use tocsin_shared::event::{Event, LaneProgress, Sealed, Subject};
-use tocsin_shared::host::Host;
+use tocsin_shared::event::{Event, Hole, LaneProgress, Sealed, Subject};
+use tocsin_shared::host::{Host, HostState};
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::incident::Incident;
 use tocsin_shared::lane::Lane;
@@ -50,6 +52,7 @@ pub struct State {
     pub(crate) hosts: hosts::Hosts,
     pub(crate) access: access::Access,
     pub(crate) lanes: lanes::Lanes,
+    holes: BTreeMap<AgentId, Hole>,
     sealed: Sealed,
 }
 
@@ -73,6 +76,7 @@ impl State {
         records.extend(self.alerts.all().cloned().map(Subject::Alert));
         records.extend(self.incidents.all().cloned().map(Subject::Incident));
         records.extend(self.runs.all().cloned().map(Subject::Run));
+        records.extend(self.holes.values().cloned().map(Subject::Hole));
         records
     }
 
@@ -98,12 +102,19 @@ impl State {
             Subject::Alert(alert) => self.alerts.put(alert),
             Subject::Incident(incident) => self.incidents.put(incident),
             Subject::Run(run) => self.runs.put(run),
-            Subject::Host(host) => self.hosts.put(host),
+            Subject::Host(host) => {
+                if host.state == HostState::Retired {
+                    self.holes.remove(&host.agent); // What its spool still has will not come.
+                }
+                self.hosts.put(host);
+            }
             Subject::Token(token) => self.access.put_token(token),
             Subject::Certificate(certificate) => self.access.put_certificate(certificate),
             Subject::Principal(principal) => self.access.put_principal(principal),
             Subject::Consumer(consumer) => self.access.put_consumer(consumer),
             Subject::Lane(lane) => self.lanes.put(lane),
+            Subject::Hole(hole) if hole.closed => drop(self.holes.remove(&hole.agent)),
+            Subject::Hole(hole) => drop(self.holes.insert(hole.agent, hole)),
             Subject::Sealed(sealed) => {
                 self.evaluated_through = self.evaluated_through.max(sealed.evaluated_through);
                 for lane in &sealed.lanes {
@@ -272,6 +283,16 @@ impl State {
     /// How far every samples lane has been taken: as of the last sealing, or a later gap record.
     pub fn lanes_of_samples(&self) -> Vec<LaneProgress> {
         self.lanes.all().filter(|progress| progress.lane == Lane::Samples).collect()
+    }
+
+    /// The hole in a host's rows, if older ones are still in its spool.
+    pub fn hole(&self, agent: AgentId) -> Option<&Hole> {
+        self.holes.get(&agent)
+    }
+
+    /// All holes.
+    pub fn holes(&self) -> impl Iterator<Item = &Hole> {
+        self.holes.values()
     }
 
     /// How far a lane has been taken. For samples: as of the last sealing or gap record.

@@ -109,6 +109,8 @@ pub struct Alert {
     pub opens_incident: bool,
     /// The incident it belongs to.
     pub incident: Option<u64>,
+    /// It began and ended within rows that came late: recorded, and nobody was told. It counts no generation.
+    pub late: bool,
 }
 
 impl Alert {

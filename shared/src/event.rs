@@ -65,6 +65,8 @@ event_kinds! {
     AlertResolved = "alert.resolved", true;
     /// A pending alert ended before it fired.
     AlertInactive = "alert.inactive", false;
+    /// It fired and was resolved within rows that came late: for the record, nobody is paged.
+    AlertLate = "alert.late", true;
     IncidentTriggered = "incident.triggered", true;
     /// Its alerts, severity or timers changed.
     IncidentUpdated = "incident.updated", false;
@@ -88,6 +90,10 @@ event_kinds! {
     HostClockStep = "host.clock_step", true;
     /// Facts, version or clock offset changed.
     HostUpdated = "host.updated", false;
+    /// A row came while older ones are still in the host's spool: the state of its alerts before them is kept.
+    HoleOpened = "hole.opened", false;
+    /// The older rows came, or never will, and the rules have run over them.
+    HoleClosed = "hole.closed", false;
     TokenCreated = "token.created", false;
     TokenUsed = "token.used", false;
     CertificateIssued = "certificate.issued", false;
@@ -124,6 +130,19 @@ pub struct LaneProgress {
     pub epoch: Epoch,
     pub lane: Lane,
     pub taken: Ranges,
+}
+
+/// Rows that are still in a host's spool while newer ones are here, and its alerts as they were before. Its key is
+/// `agent`: a host has one, which grows until nothing is missing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hole {
+    pub agent: AgentId,
+    /// Event time of the last row before it.
+    pub from: Timestamp,
+    /// The alerts of the host's rules at `from`: those that were active, and the last of those that had ended.
+    pub alerts: Vec<Alert>,
+    /// Nothing is missing any more; then `alerts` is empty.
+    pub closed: bool,
 }
 
 /// A block file that holds sealed samples. Its key is `file`.
@@ -166,6 +185,7 @@ pub enum Subject {
     Consumer(Consumer),
     Lane(LaneProgress),
     Sealed(Sealed),
+    Hole(Hole),
 }
 
 /// One line of the events journal.

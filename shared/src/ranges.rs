@@ -57,6 +57,11 @@ impl Ranges {
         last <= self.floor || (after > 0 && last <= self.above[after - 1].1)
     }
 
+    /// Whether nothing below the highest number is missing.
+    pub fn is_complete(&self) -> bool {
+        self.above.is_empty()
+    }
+
     /// Whether a number that touches no range would be refused.
     pub fn is_full(&self) -> bool {
         self.above.len() >= RANGES_MAX

@@ -128,3 +128,29 @@ fn a_missing_tick_is_a_gap() {
     assert_eq!(gaps(&points(&[0, 1_000, 3_000])), [(1_000, 3_000)]);
     assert!(Duration::from_millis(TICK_MS as u64) < SOON);
 }
+
+// Cases: N1, R5
+#[tokio::test(flavor = "multi_thread")]
+async fn what_began_and_ended_while_nobody_was_there_is_recorded_and_pages_nobody() -> anyhow::Result<()> {
+    let mut site = Site::start(RULES).await?;
+    let feed = Feed::follow(site.credential_file());
+    let mut host = site.host("db-1", pb::Env::Prod).await?;
+    host.set("scenario_breach", 0.0)?;
+    host.start_agent()?;
+    let before = rows_after(&site, 0, 3).await?;
+
+    site.kill_collector()?;
+    host.set("scenario_breach", 1.0)?;
+    spooled(&host, 4).await?;
+    host.set("scenario_breach", 0.0)?;
+    spooled(&host, 4).await?;
+    site.start_collector().await?;
+
+    let late = feed.wait_for("alert.late", SOON, |_| true).await?;
+    let alert = late.alert().expect("an alert's event has an alert");
+    assert!(alert.late && alert.resolved_at_ms > alert.active_since_ms && alert.incident == 0, "{alert:?}");
+    let over = rows_after(&site, last(&before), 8).await?;
+    assert_eq!(gaps(&over), [], "no row is missing");
+    assert!(feed.of_kind("alert.triggered").is_empty() && feed.of_kind("incident.triggered").is_empty());
+    Ok(())
+}

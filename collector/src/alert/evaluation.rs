@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tocsin_shared::alert::Alert;
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::severity::Severity;
@@ -48,4 +49,18 @@ pub struct Breach {
     pub annotations: Labels,
     /// The labels of the result and the rule's own, with templates expanded.
     pub alert_labels: Labels,
+}
+
+/// What the rules said of a hole's rows, and of the later ones with them: a second run, on a copy.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    pub agent: AgentId,
+    /// Event time of the last row that the copy has seen; the live alerts have seen the same.
+    pub at: Timestamp,
+    /// The youngest row's place in the samples journal.
+    pub samples_seq: u64,
+    /// What fired on the copy and was resolved there, in this order.
+    pub ended: Vec<Alert>,
+    /// What is pending or firing on the copy at its end.
+    pub active: Vec<Alert>,
 }

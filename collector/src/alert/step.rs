@@ -137,6 +137,7 @@ fn seen(
         value: breach.value,
         opens_incident: opens(d, rule.opens_incident, severity),
         incident: None,
+        late: false,
     }
 }
 

@@ -27,8 +27,8 @@ const TICKS_MAX: u32 = 8;
 /// How far all sending hosts have come, and whether some host that sent before is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watermark {
-    at: Timestamp,
-    some_silent: bool,
+    pub(super) at: Timestamp,
+    pub(super) some_silent: bool,
 }
 
 /// The watermark of hosts whose last rows were at `seen`; `newest` is the youngest row of all.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tocsin_promql::{Element, Limits, Source, Value, instant};
 use tocsin_shared::identity::AgentId;
@@ -15,10 +16,44 @@ use crate::alert::{Breach, ELEMENTS_MAX, Evaluation};
 use crate::journal::rows::{Derived, DurableRow};
 use crate::rules::RuleKind;
 use crate::samples::{SelectorCache, Store};
+use crate::state::Command;
+
+/// Rows this many times as far apart as usual have others missing between them: an agent that missed as many
+/// heartbeats is called unreachable, too.
+const MISSED_TICKS: u32 = 3;
+/// How far before the last row a start looks for them: the longest tick is a minute.
+const PACE_WITHIN: Duration = Duration::from_secs(600);
+
+/// The last distances between two rows. The usual one is their median, so that a single odd one does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    last: [Duration; 3],
+    known: usize,
+}
+
+impl Pace {
+    fn note(&mut self, distance: Duration) {
+        self.last.rotate_right(1);
+        self.last[0] = distance;
+        self.known = (self.known + 1).min(self.last.len());
+    }
+
+    fn usual(&self) -> Option<Duration> {
+        let mut known = self.last;
+        let known = known.get_mut(..self.known)?;
+        known.sort_unstable();
+        known.get(known.len() / 2).copied()
+    }
+}
 
 /// What is known of a host between two rows.
 pub(super) struct HostRules {
     pub(super) last_at: Timestamp,
+    /// Where the hole begins while older rows are still in the host's spool.
+    pub(super) hole: Option<Timestamp>,
+    /// All rows of the hole are here.
+    pub(super) waits_to_be_filled: bool,
+    pace: Pace,
     cache: RefCell<SelectorCache>,
     rules: Vec<RuleProgress>,
 }
@@ -34,12 +69,51 @@ struct RuleProgress {
 
 impl HostRules {
     /// A host whose rows up to `last_at` are evaluated, and the rules that have active alerts there.
-    pub(super) fn new(plan: &Plan, last_at: Timestamp, active: &[String]) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        store: &Store,
+        agent: AgentId,
+        last_at: Timestamp,
+        active: &[String],
+    ) -> Self {
         let progress = |planned: &Planned| RuleProgress {
             active: active.iter().any(|rule| rule == planned.rule.id.as_str()),
             ..RuleProgress::default()
         };
-        Self { last_at, cache: RefCell::default(), rules: plan.rules.iter().map(progress).collect() }
+        // Without them the first row after an outage would look like the next one.
+        let before = store.row_times(agent, last_at.minus(PACE_WITHIN), last_at).unwrap_or_default();
+        let mut pace = Pace::default();
+        before.windows(2).for_each(|pair| pace.note(pair[1].since(pair[0])));
+        Self {
+            last_at,
+            hole: None,
+            waits_to_be_filled: false,
+            pace,
+            cache: RefCell::default(),
+            rules: plan.rules.iter().map(progress).collect(),
+        }
+    }
+
+    /// What there is to tell when this row came before older ones of its spool.
+    pub(super) fn hole_before(&mut self, row: &DurableRow) -> Option<Command> {
+        if row.complete || self.hole.is_some() {
+            return None;
+        }
+        self.hole = Some(self.last_at);
+        Some(Command::HoleOpened { agent: row.agent, from: self.last_at, samples_seq: row.samples_seq })
+    }
+
+    /// What there is to tell when rows are missing between the last one and this one. Call it once for each row.
+    pub(super) fn rows_missing(&mut self, row: &DurableRow) -> Option<Command> {
+        if self.last_at == Timestamp::MIN {
+            return None;
+        }
+        let distance = row.at.since(self.last_at);
+        let missing = !row.follows || self.pace.usual().is_some_and(|usual| distance > usual * MISSED_TICKS);
+        self.pace.note(distance);
+        let waits = missing && self.rules.iter().any(|progress| progress.active);
+        let DurableRow { agent, at, samples_seq, .. } = *row;
+        waits.then_some(Command::RowsMissing { agent: Some(agent), from: self.last_at, to: at, samples_seq })
     }
 
     /// A new plan: every rule runs at the next row, and an empty result is told once.

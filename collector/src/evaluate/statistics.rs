@@ -14,6 +14,7 @@ pub struct Statistics {
     evaluated: AtomicU64,
     through: AtomicU64,
     late: AtomicU64,
+    filled: AtomicU64,
     derived_lost: AtomicU64,
     delays: Mutex<Delays>,
     errors: Mutex<HashMap<String, String>>,
@@ -28,6 +29,10 @@ struct Delays {
 impl Statistics {
     pub(super) fn late_row(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn filled_row(&self) {
+        self.filled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Every row up to this place in the samples journal is evaluated, and the ledger was told before this is.
@@ -78,6 +83,11 @@ impl Statistics {
     /// Rows evaluated, and rows that came too late for it.
     pub fn rows(&self) -> (u64, u64) {
         (self.evaluated.load(Ordering::Relaxed), self.late.load(Ordering::Relaxed))
+    }
+
+    /// Rows that rules ran over a second time, because others had come late.
+    pub fn filled_rows(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
     }
 
     /// p50 and p99 from a row's arrival to the end of its evaluation, in microseconds, over the last rows.

@@ -20,13 +20,13 @@ use crate::state::Defaults;
 use crate::state::testing::{agent, at, enrolment, heard, token};
 
 /// A collector without sockets, and two hosts that send `x` and `y`.
-struct Bench {
-    store: Arc<Store>,
-    ledger: Ledger,
+pub(super) struct Bench {
+    pub(super) store: Arc<Store>,
+    pub(super) ledger: Ledger,
     rows: Rows,
     plan: Arc<ArcSwap<Plan>>,
-    statistics: Arc<Statistics>,
-    evaluator: Evaluator,
+    pub(super) statistics: Arc<Statistics>,
+    pub(super) evaluator: Evaluator,
     table: Arc<[Labels]>,
     samples_seq: u64,
     _dir: tempfile::TempDir,
@@ -38,7 +38,7 @@ fn plan(version: u64, rules: &str) -> Plan {
 }
 
 impl Bench {
-    fn new(rules: &str) -> Self {
+    pub(super) fn new(rules: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         let store = Arc::new(Store::open(dir.path()).unwrap().0);
@@ -75,17 +75,18 @@ impl Bench {
             rows: rows.clone(),
             ledger: ledger.clone(),
             statistics: statistics.clone(),
+            defaults: Defaults::default(),
         };
         let evaluator = Evaluator::new(parts, Found::default());
         let table = ["x", "y"].iter().map(|name| Labels::series(name, &[])).collect();
         Self { store, ledger, rows, plan, statistics, evaluator, table, samples_seq: 0, _dir: dir }
     }
 
-    fn append(&mut self, n: u128, seconds: i64, values: [f64; 2]) -> DurableRow {
+    pub(super) fn append(&mut self, n: u128, seconds: i64, values: [f64; 2]) -> DurableRow {
         self.store.append(agent(n), &self.table, at(seconds), &values).unwrap();
         self.samples_seq += 1;
         let (samples_seq, received) = (self.samples_seq, Instant::now());
-        DurableRow { agent: agent(n), at: at(seconds), samples_seq, received }
+        DurableRow { agent: agent(n), at: at(seconds), samples_seq, received, follows: true, complete: true }
     }
 
     /// A row of host `n` comes in; the alerts after it.
@@ -96,7 +97,7 @@ impl Bench {
         self.alerts()
     }
 
-    fn alerts(&self) -> Vec<(String, Condition)> {
+    pub(super) fn alerts(&self) -> Vec<(String, Condition)> {
         let name = |alert: &Alert| alert.labels.get("alertname").unwrap_or_default().to_owned();
         let read = move |state: &crate::state::State| {
             state.alerts().map(|alert| (name(alert), alert.condition)).collect()
@@ -104,7 +105,8 @@ impl Bench {
         self.ledger.read_blocking(read).unwrap()
     }
 
-    fn restart(&mut self) {
+    /// A start that finds what was there.
+    pub(super) fn restart(&mut self) {
         let active = self.ledger.read_blocking(|state| state.active_alerts().cloned().collect()).unwrap();
         let evaluated_at = self.store.last_rows().into_iter().collect();
         let parts = Parts {
@@ -113,8 +115,13 @@ impl Bench {
             rows: self.rows.clone(),
             ledger: self.ledger.clone(),
             statistics: self.statistics.clone(),
+            defaults: Defaults::default(),
         };
-        self.evaluator = Evaluator::new(parts, Found { active, evaluated_at, unevaluated: Vec::new() });
+        let holes = self.ledger.read_blocking(|state| {
+            state.holes().map(|hole| (hole.agent, hole.from)).collect::<HashMap<_, _>>()
+        });
+        let found = Found { active, evaluated_at, unevaluated: Vec::new(), holes: holes.unwrap() };
+        self.evaluator = Evaluator::new(parts, found);
     }
 }
 

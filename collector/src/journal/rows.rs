@@ -84,6 +84,10 @@ pub struct DurableRow {
     pub at: Timestamp,
     pub samples_seq: u64,
     pub received: Instant,
+    /// The row before it in its spool is here.
+    pub follows: bool,
+    /// No row of its spool is missing that is older than one that came.
+    pub complete: bool,
 }
 
 /// A value that a recording rule gave.
@@ -261,14 +265,18 @@ impl Opened {
                 Ok(None) => {}
                 Ok(Some(Kept::Row { agent, epoch, spool_seq, at, table, values })) => {
                     self.note_segment(seq, at);
-                    insert(self.progress.entry((agent, epoch)).or_default(), spool_seq);
+                    let taken = self.progress.entry((agent, epoch)).or_default();
+                    insert(taken, spool_seq);
+                    let (follows, complete) =
+                        (taken.contains(spool_seq.saturating_sub(1)), taken.is_complete());
                     if to_show(at) {
                         show(&self.store, agent, &table, at, &values);
                     }
                     // That row's own evaluation may have been cut short: it comes again, and says nothing twice.
                     if seq >= evaluated_through {
                         let received = Instant::now();
-                        self.unevaluated.push(DurableRow { agent, at, samples_seq: seq, received });
+                        let row = DurableRow { agent, at, samples_seq: seq, received, follows, complete };
+                        self.unevaluated.push(row);
                     } else {
                         let youngest = self.evaluated_at.entry(agent).or_insert(at);
                         *youngest = at.max(*youngest);

@@ -86,6 +86,13 @@ fn metrics(parts: &Parts) -> String {
         "Rows older than the last evaluated one of their host.",
         late as f64,
     );
+    let filled = parts.statistics.filled_rows();
+    metric(
+        "rows_evaluated_again_total",
+        "counter",
+        "Rows that rules ran over once more, because others before them had come late.",
+        filled as f64,
+    );
     metric(
         "evaluation_delay_p50_seconds",
         "gauge",

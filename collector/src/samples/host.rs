@@ -4,6 +4,7 @@
 //! late rows; both are packed into closed chunks as they fill. A series that left the agent's table gets one
 //! staleness marker at the first row without it. Nothing here knows of files, other hosts or locks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tocsin_shared::labels::Labels;
@@ -344,6 +345,20 @@ impl Host {
                 rows.column(slot).cells(low, high, &mut cells);
                 merge.push(&rows.times[low..high], &cells, span);
             }
+        }
+        Ok(())
+    }
+
+    /// Adds the times of all rows in (from, to] that are in memory.
+    pub(crate) fn row_times(&self, span: (i64, i64), times: &mut BTreeSet<i64>) -> Result<(), Malformed> {
+        for held in self.closed.iter().filter(|held| held.chunk.first <= span.1 && span.0 < held.chunk.last) {
+            let all = held.chunk.head.times()?;
+            let (low, high) = rows_between(&all, span);
+            times.extend(&all[low..high]);
+        }
+        for rows in [&self.late, &self.open] {
+            let (low, high) = rows_between(&rows.times, span);
+            times.extend(&rows.times[low..high]);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! the order in which they were written: blocks, closed chunks, late rows, open rows. Memory is looked at before the
 //! list of blocks: a chunk leaves memory only once its block is listed, so nothing is missed in between.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tocsin_shared::identity::AgentId;
@@ -15,7 +15,7 @@ use super::blocks::{Block, BlockError};
 use super::bytes::Malformed;
 use super::chunk::Head;
 use super::host::Host;
-use super::merge::Merge;
+use super::merge::{Merge, rows_between};
 use super::series::{Visit, Wanted, resolve};
 
 /// Why a selection ended early. What was visited before is right, but not all.
@@ -154,6 +154,24 @@ pub(crate) fn chunks(
 ) -> impl DoubleEndedIterator<Item = (usize, &ChunkAt)> {
     let chunks = block.index.host(agent).map_or(&[][..], |host| &host.chunks);
     chunks.iter().enumerate().filter(move |(_, chunk)| chunk.first <= to && from < chunk.last)
+}
+
+/// The times of a host's rows in a span, in memory and in blocks, ascending.
+pub(crate) fn row_times(
+    (agent, host): (Option<AgentId>, &Host),
+    blocks: &[Arc<Block>],
+    span: (i64, i64),
+) -> Result<BTreeSet<i64>, SelectError> {
+    let mut times = BTreeSet::new();
+    host.row_times(span, &mut times)?;
+    for block in blocks {
+        for (_, chunk) in chunks(block, agent, span) {
+            let all = block.times(&block.head(chunk)?)?;
+            let (low, high) = rows_between(&all, span);
+            times.extend(&all[low..high]);
+        }
+    }
+    Ok(times)
 }
 
 /// The series of a host in a block that the index cannot rule out.

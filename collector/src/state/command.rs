@@ -10,7 +10,7 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::severity::Severity;
 use tocsin_shared::time::Timestamp;
 
-use crate::alert::Evaluation;
+use crate::alert::{Evaluation, Filled};
 use crate::jobs::{GapRecord, Place, RunEnd, RunStart};
 
 /// One thing to decide. A retry of a command whose events are applied yields no drafts, unless it says otherwise.
@@ -18,6 +18,21 @@ use crate::jobs::{GapRecord, Place, RunEnd, RunStart};
 pub enum Command {
     /// A rule was evaluated over one host's row, or across hosts.
     Evaluated(Evaluation),
+    /// No row came between two of a host, or of any host (`None`): that time counts for no `for`.
+    RowsMissing {
+        agent: Option<AgentId>,
+        from: Timestamp,
+        to: Timestamp,
+        samples_seq: u64,
+    },
+    /// A row came while older ones are still in the host's spool; `from` is the last row before them.
+    HoleOpened {
+        agent: AgentId,
+        from: Timestamp,
+        samples_seq: u64,
+    },
+    /// The older rows came, or never will.
+    HoleClosed(Filled),
     /// The rules were loaded anew; these are all of them.
     RulesChanged {
         rule_ids: BTreeSet<String>,

@@ -27,6 +27,18 @@ pub fn decide(
     let mut d = Decision::new(state, actor, now, config);
     match command {
         Command::Evaluated(evaluation) => alert::evaluated(&mut d, evaluation)?,
+        Command::RowsMissing { agent, from, to, samples_seq } => {
+            d.samples_seq = Some(*samples_seq).filter(|seq| *seq > 0);
+            alert::rows_missing(&mut d, *agent, *from, *to);
+        }
+        Command::HoleOpened { agent, from, samples_seq } => {
+            d.samples_seq = Some(*samples_seq);
+            alert::hole_opened(&mut d, *agent, *from)?;
+        }
+        Command::HoleClosed(filled) => {
+            d.samples_seq = Some(filled.samples_seq);
+            alert::hole_closed(&mut d, filled);
+        }
         Command::RulesChanged { rule_ids } => alert::rules_changed(&mut d, rule_ids),
         Command::Tick => incident::tick(&mut d),
         Command::Acknowledge(on) => incident::acknowledge(&mut d, on)?,

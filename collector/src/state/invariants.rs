@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tocsin_shared::alert::{Condition, ResolveReason};
+use tocsin_shared::alert::{Alert, AlertSource, Condition, ResolveReason};
 use tocsin_shared::event::{Event, EventKind, Subject};
 use tocsin_shared::identity::Env;
 use tocsin_shared::incident::IncidentStatus;
@@ -12,6 +12,7 @@ use super::testing::{
     Desk, agent, at, enrolment, evaluation, heard, on, place, rule, run_end, run_start, token,
 };
 use super::{Command, State};
+use crate::alert::Filled;
 use crate::jobs::GapRecord;
 
 #[derive(Clone, Debug)]
@@ -32,6 +33,11 @@ enum Step {
     Retire(u128),
     Enrol(u128),
     Clock(u128, i64),
+    /// Host, and for how many seconds no row came.
+    RowsMissing(u128, i64),
+    HoleOpened(u128, i64),
+    /// Host, by how much earlier what is active began on the copy, and how much of it fires there.
+    HoleClosed(u128, i64, [bool; 2]),
 }
 
 const RULES: [(&str, u64, u64); 3] = [("quick", 0, 0), ("slow", 40, 0), ("kept", 0, 40)];
@@ -58,10 +64,34 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1u128..4).prop_map(Step::Retire),
         1 => (4u128..9).prop_map(Step::Enrol),
         1 => (1u128..4, -100i64..100).prop_map(|(host, by)| Step::Clock(host, by)),
+        1 => (1u128..4, 30i64..100).prop_map(|(host, by)| Step::RowsMissing(host, by)),
+        2 => (1u128..4, 0i64..100).prop_map(|(host, ago)| Step::HoleOpened(host, ago)),
+        2 => (1u128..4, -20i64..60, any::<[bool; 2]>())
+            .prop_map(|(host, by, fires)| Step::HoleClosed(host, by, fires)),
     ]
 }
 
-fn command(step: &Step, now: i64, samples_seq: u64) -> Command {
+/// What a copy may come to: some of the host's alerts, other than they are.
+fn filled(state: &State, host: u128, now: i64, by: i64, fires: [bool; 2]) -> Filled {
+    let alerts = state.alerts().filter(|alert| alert.agent == Some(agent(host)));
+    let rules = alerts.filter(|alert| alert.source == AlertSource::Rule);
+    let moved = |(alert, fires): (&Alert, bool)| Alert {
+        condition: if fires { Condition::Firing } else { Condition::Pending },
+        active_since: at((alert.active_since.as_millis() - at(0).as_millis()) / 1_000 - by),
+        generation: alert.generation + u32::from(fires && alert.condition != Condition::Firing),
+        ..alert.clone()
+    };
+    let active: Vec<Alert> = rules.zip(fires.into_iter().cycle()).map(moved).collect();
+    let ended = active.iter().filter(|alert| alert.generation % 2 == 1).map(|alert| Alert {
+        condition: Condition::Resolved,
+        resolved_at: Some(at(now)),
+        resolve_reason: Some(ResolveReason::Source),
+        ..alert.clone()
+    });
+    Filled { agent: agent(host), at: at(now), samples_seq: 1, ended: ended.collect(), active }
+}
+
+fn command(step: &Step, state: &State, now: i64, samples_seq: u64) -> Command {
     match *step {
         Step::Wait(_) => Command::Tick,
         Step::Evaluate(rule_at, host, ago, devices) => {
@@ -102,6 +132,14 @@ fn command(step: &Step, now: i64, samples_seq: u64) -> Command {
         Step::Silent(host) => Command::HostSilent { agent: agent(host), since: at(now - 30) },
         Step::Retire(host) => Command::RetireHost { agent: agent(host), reason: String::new() },
         Step::Clock(host, by) => Command::ClockStepped { agent: agent(host), clock_offset_ms: by * 1_000 },
+        Step::RowsMissing(host, by) => {
+            let (from, to) = (at(now - by), at(now));
+            Command::RowsMissing { agent: Some(agent(host)), from, to, samples_seq }
+        }
+        Step::HoleOpened(host, ago) => {
+            Command::HoleOpened { agent: agent(host), from: at(now - ago), samples_seq }
+        }
+        Step::HoleClosed(host, by, fires) => Command::HoleClosed(filled(state, host, now, by, fires)),
         Step::Enrol(host) => Command::Enrol(enrolment(host, &format!("web-{host}"))),
     }
 }
@@ -196,7 +234,7 @@ proptest! {
             if let Step::Wait(seconds) = step {
                 desk.now += seconds;
             }
-            let command = command(step, desk.now, n as u64 + 1);
+            let command = command(step, &desk.state, desk.now, n as u64 + 1);
             let before = desk.state.clone();
             match desk.ask(command.clone()) {
                 Ok(events) => check_batch(&before, &command, &events),

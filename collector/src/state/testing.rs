@@ -55,6 +55,7 @@ pub(crate) fn alert(key: &str) -> Alert {
         value: 1.0,
         opens_incident: true,
         incident: None,
+        late: false,
     }
 }
 

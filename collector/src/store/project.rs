@@ -39,7 +39,8 @@ pub(super) fn project(event: &Event) -> Vec<Write> {
         | Subject::Principal(_)
         | Subject::Consumer(_)
         | Subject::Lane(_)
-        | Subject::Sealed(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
+        | Subject::Sealed(_)
+        | Subject::Hole(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
     }
 }
 

@@ -28,6 +28,7 @@ impl From<&Alert> for pb::Alert {
             value,
             opens_incident,
             incident,
+            late,
         } = alert;
         Self {
             dedup_key: dedup_key.clone(),
@@ -50,6 +51,7 @@ impl From<&Alert> for pb::Alert {
             value: *value,
             opens_incident: *opens_incident,
             incident: incident.unwrap_or(0),
+            late: *late,
         }
     }
 }
@@ -78,6 +80,7 @@ impl TryFrom<pb::Alert> for Alert {
             value,
             opens_incident,
             incident,
+            late,
         } = alert;
         Ok(Self {
             dedup_key,
@@ -104,6 +107,7 @@ impl TryFrom<pb::Alert> for Alert {
             value,
             opens_incident,
             incident: (incident != 0).then_some(incident),
+            late,
         })
     }
 }

@@ -18,6 +18,7 @@ impl From<&Subject> for pb::event::Subject {
             Subject::Consumer(record) => Self::Consumer(record.into()),
             Subject::Lane(record) => Self::Lane(record.into()),
             Subject::Sealed(record) => Self::Sealed(record.into()),
+            Subject::Hole(record) => Self::Hole(record.into()),
         }
     }
 }
@@ -37,6 +38,7 @@ impl TryFrom<pb::event::Subject> for Subject {
             Wire::Consumer(record) => Self::Consumer(record.into()),
             Wire::Lane(record) => Self::Lane(record.try_into()?),
             Wire::Sealed(record) => Self::Sealed(record.try_into()?),
+            Wire::Hole(record) => Self::Hole(record.try_into()?),
         })
     }
 }

@@ -1,6 +1,6 @@
-//! Progress of lanes, and what sealing settles.
+//! Progress of lanes, holes in them, and what sealing settles.
 
-use tocsin_shared::event::{Block, LaneProgress, Sealed};
+use tocsin_shared::event::{Block, Hole, LaneProgress, Sealed};
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::ranges::Ranges;
 
@@ -53,6 +53,27 @@ impl TryFrom<pb::LaneProgress> for LaneProgress {
             lane: Number::from_number(lane)?,
             taken: must("lane.taken", taken)?.try_into()?,
         })
+    }
+}
+
+impl From<&Hole> for pb::Hole {
+    fn from(hole: &Hole) -> Self {
+        let Hole { agent, from, alerts, closed } = hole;
+        Self {
+            agent: agent.to_string(),
+            from_ms: from.as_millis(),
+            alerts: alerts.iter().map(Into::into).collect(),
+            closed: *closed,
+        }
+    }
+}
+
+impl TryFrom<pb::Hole> for Hole {
+    type Error = InvalidMessage;
+    fn try_from(hole: pb::Hole) -> Result<Self, InvalidMessage> {
+        let pb::Hole { agent, from_ms, alerts, closed } = hole;
+        let alerts = alerts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+        Ok(Self { agent: parse("hole.agent", &agent)?, from: time(from_ms), alerts, closed })
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal, Role, TokenUse};
 use tocsin_shared::alert::{Alert, AlertSource, Condition, ResolveReason};
-use tocsin_shared::event::{Actor, Block, Event, EventKind, LaneProgress, Sealed, Subject};
+use tocsin_shared::event::{Actor, Block, Event, EventKind, Hole, LaneProgress, Sealed, Subject};
 use tocsin_shared::host::{Host, HostState};
 use tocsin_shared::identity::{AgentId, Env, Epoch};
 use tocsin_shared::incident::{Ack, AlertRef, Incident, IncidentStatus, Level, Priority, Resolution};
@@ -17,7 +17,7 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 /// How many kinds of subject there are.
-pub(crate) const SUBJECTS: u64 = 10;
+pub(crate) const SUBJECTS: u64 = 11;
 
 /// A stream of numbers from a seed (splitmix64).
 pub(crate) struct Draw(pub(crate) u64);
@@ -134,6 +134,7 @@ impl Draw {
             value: self.float(),
             opens_incident: self.below(2) == 0,
             incident: self.maybe(Self::seq),
+            late: self.below(2) == 0,
         }
     }
 
@@ -313,7 +314,13 @@ impl Draw {
             6 => Subject::Principal(self.principal()),
             7 => Subject::Consumer(self.consumer()),
             8 => Subject::Lane(self.lane()),
-            _ => Subject::Sealed(self.sealed()),
+            9 => Subject::Sealed(self.sealed()),
+            _ => Subject::Hole(Hole {
+                agent: self.agent(),
+                from: self.at(),
+                alerts: self.some(Self::alert),
+                closed: self.below(2) == 0,
+            }),
         }
     }
 

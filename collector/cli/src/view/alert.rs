@@ -39,6 +39,8 @@ pub struct AlertView {
     pub resolved_at: Option<Moment>,
     /// `source`, `rule_removed`, `host_retired`.
     pub resolve_reason: Option<String>,
+    /// It began and ended within rows that came late: nobody was told.
+    pub late: bool,
     /// The expression's value at the last change.
     pub value: String,
     #[serde(skip)]
@@ -73,6 +75,7 @@ impl From<pb::Alert> for AlertView {
             recovering_since: maybe(alert.recovering_since_ms),
             resolved_at: maybe(alert.resolved_at_ms),
             resolve_reason,
+            late: alert.late,
             value: figures::value(alert.value),
             number: alert.value,
             labels,
@@ -86,6 +89,11 @@ impl AlertView {
     pub fn summary(&self) -> &str {
         let annotation = |name| self.annotations.get(name).map(String::as_str);
         annotation("summary").or_else(|| annotation("description")).unwrap_or_default()
+    }
+
+    fn condition_words(&self) -> String {
+        let late = if self.late { ", late" } else { "" };
+        format!("{}{late}", self.condition)
     }
 
     fn condition_paint(&self) -> Option<Paint> {
@@ -124,7 +132,7 @@ pub fn table(alerts: &[AlertView], style: &Style, indent: &'static str) -> Strin
     for alert in alerts {
         let [since, age] = time_cells(Some(alert.active_since), style);
         table.row([
-            Cell::painted(&alert.condition, alert.condition_paint()),
+            Cell::painted(alert.condition_words(), alert.condition_paint()),
             severity_cell(&alert.severity),
             alert.name.as_str().into(),
             alert.instance.as_deref().unwrap_or("–").into(),

@@ -40,6 +40,14 @@ struct Stream {
     chains: Followed<()>,
 }
 
+/// A row of a batch that was new.
+struct Written {
+    position: usize,
+    samples_seq: u64,
+    follows: bool,
+    complete: bool,
+}
+
 /// The thread's own.
 pub(super) struct Writer {
     pub(super) log: Log,
@@ -95,12 +103,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends the rows of a batch that are new; gives their places in the journal.
-    fn write(&mut self, batch: Batch) -> Result<(Batch, Vec<(usize, u64)>), JournalError> {
+    /// Appends the rows of a batch that are new.
+    fn write(&mut self, batch: Batch) -> Result<(Batch, Vec<Written>), JournalError> {
         let mut new = Vec::with_capacity(batch.rows.len());
         for (position, row) in batch.rows.iter().enumerate() {
-            if insert(self.progress.entry((batch.agent, batch.epoch)).or_default(), row.seq) {
-                new.push((position, self.write_row(batch.agent, batch.epoch, row)?));
+            let taken = self.progress.entry((batch.agent, batch.epoch)).or_default();
+            if insert(taken, row.seq) {
+                let (follows, complete) = (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
+                let samples_seq = self.write_row(batch.agent, batch.epoch, row)?;
+                new.push(Written { position, samples_seq, follows, complete });
             }
         }
         Ok((batch, new))
@@ -188,17 +199,23 @@ impl Writer {
     }
 
     /// Shows durable rows, acknowledges them and hands them to evaluation.
-    fn settle(&mut self, batch: Batch, new: &[(usize, u64)]) {
-        for (position, _) in new {
-            let row = &batch.rows[*position];
+    fn settle(&mut self, batch: Batch, new: &[Written]) {
+        for written in new {
+            let row = &batch.rows[written.position];
             show(&self.store, batch.agent, &row.table.series, row.at, &row.values);
         }
         if let Some(taken) = self.progress.get(&(batch.agent, batch.epoch)) {
             batch.acknowledge.send_replace(taken.clone());
         }
-        for (position, samples_seq) in new {
-            let (agent, at) = (batch.agent, batch.rows[*position].at);
-            let row = DurableRow { agent, at, samples_seq: *samples_seq, received: batch.received };
+        for Written { position, samples_seq, follows, complete } in new {
+            let row = DurableRow {
+                agent: batch.agent,
+                at: batch.rows[*position].at,
+                samples_seq: *samples_seq,
+                received: batch.received,
+                follows: *follows,
+                complete: *complete,
+            };
             self.evaluate.send(row).ok(); // Ended only when the collector stops.
         }
     }
