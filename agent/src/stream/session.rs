@@ -1,7 +1,8 @@
 //! What to send next on one connection, what is still unanswered, and when the connection is of no use any more.
 //!
 //! Pure: numbers and moments in, decisions out; `now` is time since any fixed moment. Promises: outcomes go before
-//! state, state before rows; a new row goes at once, unless the window is full or 64 ranges are open; holes are filled
+//! state, state before rows; a new row goes at once, unless the window is full or 64 ranges are open, and after a
+//! connection the newest row goes first, so that the collector knows what is true now and what is past; holes are filled
 //! from the floor upwards, one batch at a time, resting as long as each took, so that a backlog takes at most half of
 //! the link; at most four messages and 4 MiB are unanswered. An acknowledgement of what was not sent, or of another
 //! session, is an error and settles nothing.
@@ -29,6 +30,9 @@ const FILL_QUICK: Duration = Duration::from_secs(1);
 const FILL_SLOW: Duration = Duration::from_secs(4);
 /// The longest rest between two batches.
 const FILL_REST_MAX: Duration = Duration::from_secs(10);
+/// Rows that are sent in their order after a short break. Of more, the newest goes first: an agent that was silent for
+/// longer than three ticks counts as unreachable, and what it saw meanwhile as past.
+const IN_ORDER_MAX: u64 = 3;
 /// How often the collector may want to hear of us.
 const HEARTBEATS: (u32, u32, u32) = (1_000, 10_000, 60_000);
 
@@ -137,7 +141,7 @@ impl Session {
                 return Ok(Action::Records { lane, first });
             }
         }
-        if let (Some((first, last)), true) = (self.hole(durable[2]), self.may_fill(now)) {
+        if let (Some((first, last)), true) = (self.unsent(durable[2]), self.may_fill(now)) {
             let bytes = self.fill_bytes.min(BYTES_IN_FLIGHT_MAX - self.bytes());
             return Ok(Action::Fill { first, last, bytes });
         }
@@ -154,6 +158,12 @@ impl Session {
         let progress = if self.flights.is_empty() { self.heartbeat_at } else { progress };
         let timers = [self.fill_at, self.quiet_until].into_iter().filter(|at| *at > now);
         timers.fold(self.heartbeat_at.min(progress), Duration::min)
+    }
+
+    /// What of the rows up to `end` is to be sent next: the newest, then the oldest.
+    fn unsent(&self, end: u64) -> Option<(u64, u64)> {
+        let past = end > self.rows.highest() + IN_ORDER_MAX;
+        if past && !self.rows.is_full() { Some((end, end)) } else { self.hole(end) }
     }
 
     /// The first rows, up to `end`, that were not sent.
@@ -210,7 +220,7 @@ impl Session {
     /// Rows of a hole went out; everything from `first` to before `next` is sent or need not be.
     pub(crate) fn sent_fill(&mut self, first: u64, next: u64, numbers: &[u64], bytes: usize, now: Duration) {
         if next > first {
-            // It begins at the floor, so it opens no range.
+            // It begins at the floor or is the newest: `unsent` has seen that there is room for a range.
             self.rows.insert_range(first, next - 1).ok();
         }
         if numbers.is_empty() {

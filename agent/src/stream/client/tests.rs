@@ -206,6 +206,13 @@ fn values(n: u64) -> Vec<f64> {
     (0..9).map(|at| (n + at) as f64).collect()
 }
 
+/// Everything up to a number, and one above.
+fn above(floor: u64, seq: u64) -> Ranges {
+    let mut taken = Ranges::up_to(floor);
+    taken.insert(seq).unwrap();
+    taken
+}
+
 fn seqs(rows: &[pb::Row]) -> Vec<u64> {
     rows.iter().map(|row| row.seq).collect()
 }
@@ -218,8 +225,10 @@ async fn a_session_resumes_in_the_middle_of_a_chain_with_a_full_row() {
     let hello = wire.welcome(&[(Lane::Samples, Ranges::up_to(10))]).await;
     assert_eq!((hello.protocol_version, hello.boot_id.as_str(), hello.interval_ms), (1, BOOT, 10_000));
     assert_eq!(hello.epoch, agent.keeper.epoch().to_string());
+    assert_eq!(seqs(&wire.rows().await), [70], "what is true now goes first");
+    wire.acknowledge(7, Lane::Samples, above(10, 70)).await;
     let rows = wire.rows().await;
-    assert_eq!(seqs(&rows), (11..=70).collect::<Vec<_>>(), "what is acknowledged is not sent again");
+    assert_eq!(seqs(&rows), (11..=69).collect::<Vec<_>>(), "what is acknowledged is not sent again");
     assert_eq!((rows[0].chain, rows[0].index, rows[0].data[0]), (1, 10, 1), "full, at its own place");
     assert_eq!((rows[1].index, rows[1].data[0]), (11, 0), "then as stored");
     assert_eq!((rows[54].chain, rows[54].index), (65, 0), "64 rows make a chain");
@@ -236,9 +245,11 @@ async fn a_new_row_does_not_wait_for_the_backlog() {
     agent.rows(40).await;
     let (mut wire, _ended) = agent.connect().await;
     wire.welcome(&[]).await;
+    assert_eq!(seqs(&wire.rows().await), [40], "the newest first");
+    wire.acknowledge(7, Lane::Samples, above(0, 40)).await;
     let backlog = wire.rows().await;
     assert_eq!(backlog.first().map(|row| row.seq), Some(1), "from the floor upwards");
-    // Nothing is acknowledged, and yet:
+    // Nothing of it is acknowledged, and yet:
     agent.rows(1).await;
     let live = wire.rows().await;
     assert_eq!(seqs(&live), [41]);
@@ -266,7 +277,7 @@ async fn a_new_row_does_not_wait_for_the_backlog() {
 #[tokio::test]
 async fn outcomes_go_first() {
     let mut agent = Agent::new();
-    agent.rows(5).await;
+    agent.rows(3).await;
     agent.keeper.event("agent_start", Reading::default()).await.unwrap();
 
     let job = tocsin_shared::job::JobStarted {
@@ -283,7 +294,7 @@ async fn outcomes_go_first() {
     let record = tocsin_shared::job::JobRecord::Started(job);
     agent.keeper.job(crate::jobs::intake::Submission { record, reply }).await.unwrap();
     stored.await.unwrap().unwrap();
-    agent.settled(|standing| standing.durable == [1, 1, 5]).await;
+    agent.settled(|standing| standing.durable == [1, 1, 3]).await;
 
     let (mut wire, _ended) = agent.connect().await;
     wire.welcome(&[]).await;
@@ -299,8 +310,8 @@ async fn outcomes_go_first() {
         };
         assert!(fits, "{what}: {records:?}");
     }
-    assert_eq!(seqs(&wire.rows().await), [1, 2, 3, 4, 5]);
-    for (lane, to) in [(Lane::Outcomes, 1), (Lane::State, 1), (Lane::Samples, 5)] {
+    assert_eq!(seqs(&wire.rows().await), [1, 2, 3]);
+    for (lane, to) in [(Lane::Outcomes, 1), (Lane::State, 1), (Lane::Samples, 3)] {
         wire.acknowledge(7, lane, Ranges::up_to(to)).await;
     }
     agent.settled(|standing| standing.waiting == [0, 0, 0]).await;
@@ -334,24 +345,24 @@ async fn an_acknowledgement_that_cannot_be_ends_the_session_and_removes_nothing(
 #[tokio::test]
 async fn what_was_not_acknowledged_is_sent_again_under_its_number() {
     let mut agent = Agent::new();
-    agent.rows(5).await;
+    agent.rows(3).await;
     let (mut wire, ended) = agent.connect().await;
     wire.welcome(&[]).await;
     let first = wire.rows().await;
-    wire.acknowledge(7, Lane::Samples, Ranges::up_to(2)).await;
-    agent.settled(|standing| standing.waiting[2] == 3).await;
+    wire.acknowledge(7, Lane::Samples, Ranges::up_to(1)).await;
+    agent.settled(|standing| standing.waiting[2] == 2).await;
     wire.answers.send(Err(Status::unavailable("restarting"))).await.unwrap();
     let end = ended.await.unwrap();
     assert!(!end.is_refusal() && end.to_string().contains("restarting"), "{end}");
 
     let (mut wire, ended) = agent.connect().await;
-    wire.welcome(&[(Lane::Samples, Ranges::up_to(2))]).await;
+    wire.welcome(&[(Lane::Samples, Ranges::up_to(1))]).await;
     let again = wire.rows().await;
-    assert_eq!(seqs(&again), [3, 4, 5]);
-    assert_eq!(again[1..], first[3..], "the very same bytes, after a full row");
+    assert_eq!(seqs(&again), [2, 3]);
+    assert_eq!(again[1..], first[2..], "the very same bytes, after a full row");
     wire.answers.send(Err(Status::permission_denied("revoked"))).await.unwrap();
     assert!(ended.await.unwrap().is_refusal());
-    assert_eq!(agent.settled(|_| true).await.waiting[2], 3);
+    assert_eq!(agent.settled(|_| true).await.waiting[2], 2);
 }
 
 #[tokio::test]
@@ -363,10 +374,10 @@ async fn a_row_that_nobody_could_read_becomes_a_gap() {
         }
     });
     agent.written = 2;
-    agent.rows(3).await;
+    agent.rows(1).await;
     let (mut wire, _ended) = agent.connect().await;
     wire.welcome(&[]).await;
-    assert_eq!(seqs(&wire.rows().await), [3, 4, 5]);
+    assert_eq!(seqs(&wire.rows().await), [3]);
     let mut lost = Vec::new();
     while lost.len() < 2 {
         let Some(Up::Records(pb::Records { records, .. })) = wire.next().await else { panic!("no gaps") };

@@ -40,9 +40,11 @@ fn outcomes_go_before_state_before_rows() {
         ("nothing", none(), [0, 0, 0], wait),
         ("everything", none(), [5, 5, 5], Action::Records { lane: Lane::Outcomes, first: 1 }),
         ("state and rows", none(), [0, 5, 5], Action::Records { lane: Lane::State, first: 1 }),
-        ("rows", none(), [0, 0, 5], Action::Fill { first: 1, last: 5, bytes }),
+        ("rows", none(), [0, 0, 3], Action::Fill { first: 1, last: 3, bytes }),
+        ("a backlog", none(), [0, 0, 4], Action::Fill { first: 4, last: 4, bytes }),
         ("after a reconnect", some(), [3, 6, 40], Action::Records { lane: Lane::State, first: 3 }),
-        ("the lowest hole", some(), [3, 2, 40], Action::Fill { first: 11, last: 19, bytes }),
+        ("the newest row", some(), [3, 2, 40], Action::Fill { first: 40, last: 40, bytes }),
+        ("the lowest hole", some(), [3, 2, 33], Action::Fill { first: 11, last: 19, bytes }),
         ("all is settled", some(), [3, 2, 10], wait),
     ] {
         assert_eq!(session(settled).action(durable, S), Ok(action), "{name}");
@@ -157,8 +159,8 @@ fn a_batch_follows_the_link() {
         let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
         fill(&mut session, 1, 9, S);
         session.acknowledged(&samples(ranges(9, &[])), S + took);
-        let next = session.action([0, 0, 99], S + took + took);
-        assert_eq!(next, Ok(Action::Fill { first: 10, last: 99, bytes }), "{name}");
+        let next = session.action([0, 0, 12], S + took + took);
+        assert_eq!(next, Ok(Action::Fill { first: 10, last: 12, bytes }), "{name}");
     }
     let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
     let mut now = S;
@@ -199,9 +201,9 @@ fn heartbeats_are_as_the_collector_wants_within_bounds() {
 #[test]
 fn a_hole_without_records_is_passed_over() {
     let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
-    session.sent_fill(1, 6, &[], 0, S);
-    let Ok(Action::Fill { first: 6, last: 9, .. }) = session.action([0, 0, 9], S) else { panic!("stuck") };
-    session.sent_fill(6, 10, &[7, 9], 10, S);
+    session.sent_fill(1, 7, &[], 0, S);
+    let Ok(Action::Fill { first: 7, last: 9, .. }) = session.action([0, 0, 9], S) else { panic!("stuck") };
+    session.sent_fill(7, 10, &[7, 9], 10, S);
     session.acknowledged(&samples(ranges(0, &[(7, 7), (9, 9)])), S);
     assert_eq!(session.flights.len(), 0, "what was not sent need not be acknowledged");
 }
