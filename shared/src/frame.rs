@@ -187,6 +187,7 @@ mod tests {
         bytes
     }
 
+    // Cases: S4
     #[test]
     fn any_flipped_bit_costs_exactly_its_frame() {
         let payloads: [&[u8]; 3] = [b"first", b"", b"the third"];
@@ -201,6 +202,7 @@ mod tests {
         }
     }
 
+    // Cases: S5
     #[test]
     fn lengths_are_bounded_before_they_are_believed() {
         let mut bytes = frames(0, &[b"payload"]);
