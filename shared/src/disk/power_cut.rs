@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::image::Image;
-use super::{MemoryDisk, Step};
+use super::{MemoryDisk, RecordingDisk, Step};
 
 mod change;
 mod choice;
@@ -43,6 +43,12 @@ impl History {
     /// What was done, in order.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// The disk as the process that was killed after so many steps has left it, recorded on: nothing is lost, but what
+    /// was not synced is not durable yet either, and a power cut after the next start may still take it.
+    pub fn killed(&self, after: usize) -> RecordingDisk {
+        RecordingDisk::replayed(&self.base, &self.steps[..after])
     }
 
     /// Every state after a power cut, those of the earliest cuts first; of one moment the state in which all is kept,

@@ -138,6 +138,36 @@ impl RecordingDisk {
         History::new(record.base.clone(), record.steps.clone())
     }
 
+    /// A disk to which the same was done: what was not synced is there and still not durable.
+    pub(super) fn replayed(base: &Image, steps: &[Step]) -> Self {
+        let disk = Self::on(MemoryDisk::from_image(base.clone()));
+        let mut files: Vec<Box<dyn DiskFile>> =
+            base.files.keys().filter_map(|path| disk.open(path).ok()).collect();
+        for step in steps {
+            let done = disk.redo(step, &mut files);
+            done.expect("a step that succeeded once does so again");
+        }
+        disk
+    }
+
+    fn redo(&self, step: &Step, files: &mut Vec<Box<dyn DiskFile>>) -> io::Result<()> {
+        match step {
+            Step::CreateDir { dir } => self.create_dir(dir),
+            Step::Create { path, .. } => self.create(path).map(|file| files.push(file)),
+            Step::Write { file, offset, bytes } => files[file.0].write_at(*offset, bytes),
+            Step::Truncate { file, bytes } => files[file.0].truncate(*bytes),
+            Step::Allocate { file, bytes } => files[file.0].allocate(*bytes),
+            Step::SyncData { file } => files[file.0].sync_data(),
+            Step::Rename { from, to } => self.rename(from, to),
+            Step::Remove { path } => self.remove(path),
+            Step::SyncDir { dir } => self.sync_dir(dir),
+            Step::SyncDataFailed { .. } | Step::SyncDirFailed { .. } => {
+                self.record().steps.push(step.clone());
+                Ok(())
+            }
+        }
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

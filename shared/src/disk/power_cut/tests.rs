@@ -162,3 +162,21 @@ fn moments_with_too_many_states_show_a_selection() {
     assert_eq!((length(&last[0]), length(&last[1])), (102, 2), "all, then nothing");
     assert!(last[1].to_string().starts_with("power cut after 20 steps; /d/a 5 bytes at 2: dropped"));
 }
+
+#[test]
+fn after_a_kill_everything_is_there_and_the_next_power_cut_takes_what_was_not_synced() {
+    let disk = disk();
+    let mut file = disk.open(Path::new("/d/a")).unwrap();
+    file.write_at(2, b"3").unwrap();
+    disk.create(Path::new("/d/b")).unwrap();
+    disk.remove(Path::new("/d/a")).unwrap();
+    for after in 0..=disk.position() {
+        let killed = disk.history().killed(after);
+        assert_eq!(killed.position(), after);
+        let whole = disk.history().power_cuts().find(|cut| cut.after == after).unwrap();
+        assert_eq!(killed.memory().image(), whole.disk.image(), "all is kept");
+        killed.sync_dir(Path::new("/elsewhere")).unwrap();
+        let left = |disk: &RecordingDisk, after| at(&states(disk), after).join(",");
+        assert_eq!(left(&killed, after + 1), left(&disk, after));
+    }
+}
