@@ -141,6 +141,11 @@ fn next_magic(bytes: &[u8]) -> usize {
         .unwrap_or(bytes.len())
 }
 
+/// Where frames could start in some bytes: for tests that tear a write of several frames between them.
+pub(crate) fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC).map(|(at, _)| at)
+}
+
 fn crc(salt: u32, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(bytes);
@@ -182,6 +187,7 @@ mod tests {
         bytes
     }
 
+    // Cases: S4
     #[test]
     fn any_flipped_bit_costs_exactly_its_frame() {
         let payloads: [&[u8]; 3] = [b"first", b"", b"the third"];
@@ -196,6 +202,7 @@ mod tests {
         }
     }
 
+    // Cases: S5
     #[test]
     fn lengths_are_bounded_before_they_are_believed() {
         let mut bytes = frames(0, &[b"payload"]);

@@ -52,14 +52,15 @@ pub(super) fn recover(
     scan_all: bool,
 ) -> Result<Recovered, LogError> {
     disk.create_dir(dir).map_err(failed("create", dir))?;
-    let (mut segments, foreign) = list(disk, dir)?;
+    let Listing { mut segments, foreign, claimed } = list(disk, dir)?;
     let mut headers = Vec::with_capacity(segments.len());
     for listed in &segments {
         let path = segment::path(dir, listed.first_seq);
         let file = disk.open(&path).map_err(failed("open", &path))?;
         headers.push(segment::check_header(&*file, &path, format)?);
     }
-    let mut recovery = Recovery { next_seq: 1, foreign, ..Recovery::default() };
+    let mut recovery =
+        Recovery { next_seq: claimed.map_or(1, |seq| seq + 1), foreign, ..Recovery::default() };
     let mut torn_at = None;
     for at in 0..segments.len() {
         let last = at + 1 == segments.len();
@@ -80,7 +81,9 @@ pub(super) fn recover(
             recovery.lost.push(Lost { first: scan.expected, last: end - 1, torn: last });
         }
         if last {
-            recovery.next_seq = end;
+            let beyond = claimed.filter(|seq| *seq >= end);
+            recovery.lost.extend(beyond.map(|seq| Lost { first: end, last: seq, torn: false }));
+            recovery.next_seq = beyond.map_or(end, |seq| seq + 1);
             recovery.torn_bytes = torn_bytes;
             torn_at = (torn_bytes > 0).then_some(scan.whole_end);
             segments[at].bytes = scan.whole_end;
@@ -89,20 +92,34 @@ pub(super) fn recover(
     Ok(Recovered { recovery, segments, torn_at })
 }
 
-/// The segments in order, and everything else.
-fn list(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Segment>, Vec<PathBuf>), LogError> {
-    let (mut segments, mut foreign) = (Vec::new(), Vec::new());
+/// What a log's directory holds.
+#[derive(Default)]
+struct Listing {
+    /// In order.
+    segments: Vec<Segment>,
+    /// Everything else.
+    foreign: Vec<PathBuf>,
+    /// The highest number whose segment's name has something else. It stays there, so the log goes on behind it.
+    claimed: Option<u64>,
+}
+
+fn list(disk: &dyn Disk, dir: &Path) -> Result<Listing, LogError> {
+    let mut listing = Listing::default();
     for listed in disk.list(dir).map_err(failed("list", dir))? {
+        let Listing { segments, foreign, claimed } = &mut listing;
         match segment::first_seq(&listed.name) {
             Some(first_seq) if listed.regular => {
                 segments.push(Segment { first_seq, id: segments.len() as u64, bytes: listed.bytes });
             }
-            _ => foreign.push(dir.join(listed.name)),
+            named => {
+                *claimed = named.filter(|seq| *seq < JUMP_MAX).max(*claimed);
+                foreign.push(dir.join(listed.name));
+            }
         }
     }
-    segments.sort_by_key(|segment| segment.first_seq);
-    foreign.sort();
-    Ok((segments, foreign))
+    listing.segments.sort_by_key(|segment| segment.first_seq);
+    listing.foreign.sort();
+    Ok(listing)
 }
 
 /// What was seen so far in one segment.

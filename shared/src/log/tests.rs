@@ -10,6 +10,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::{Crash, Fault, MemoryDisk, Operation, RealDisk};
 
+mod damage;
+mod power_cuts;
+
 const FORMAT: Format = Format { name: "test", version: 2 };
 const SMALL: Config = Config { segment_bytes: 300, scan_all: true };
 
@@ -50,141 +53,6 @@ fn lost(recovery: &Recovery) -> BTreeSet<u64> {
 }
 
 #[test]
-fn records_survive_a_power_cut_and_numbers_go_on() {
-    let disk = MemoryDisk::new();
-    let (mut log, recovery) = open(&disk).unwrap();
-    assert_eq!((recovery.next_seq, log.durable_seq(), read(&log)), (1, 0, vec![]));
-    fill(&mut log, 40);
-    assert!(log.segments().len() > 3, "several segments are needed here");
-    log.append(1, b"never synced").unwrap();
-    disk.crash(Crash::Dropped);
-    let (mut log, recovery) = open(&disk).unwrap();
-    assert_eq!((recovery.lost, recovery.torn_bytes, log.durable_seq()), (vec![], 0, 40));
-    fill(&mut log, 50);
-    assert_eq!(read(&log), (1..=50).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_kill_at_any_call_loses_nothing_confirmed() {
-    for crash in [Crash::Kept, Crash::Dropped, Crash::Torn(1), Crash::Torn(2), Crash::Torn(3)] {
-        for after in 0.. {
-            let disk = MemoryDisk::new();
-            disk.fail(Fault { operation: None, after, kind: ErrorKind::Other, stays: true });
-            let confirmed = workload(&disk);
-            let finished = confirmed.is_ok();
-            let (durable, dropped_before) = confirmed.unwrap_or_else(|reached| reached);
-            disk.crash(crash);
-            let (mut log, recovery) = open(&disk).unwrap();
-            let seqs = read(&log);
-            let missing: Vec<u64> = (dropped_before..=durable).filter(|seq| !seqs.contains(seq)).collect();
-            assert_eq!(missing, [0; 0], "{crash:?} after {after} calls: {recovery:?}");
-            let last = log.next_seq() + 9;
-            fill(&mut log, last);
-            let again = read(&log);
-            assert!(again.ends_with(&(last - 9..=last).collect::<Vec<_>>()), "{crash:?} after {after}");
-            if finished {
-                break;
-            }
-        }
-    }
-}
-
-/// Appends, syncs, drops. Returns what was confirmed durable and below which number records may be gone.
-fn workload(disk: &MemoryDisk) -> Result<(u64, u64), (u64, u64)> {
-    let (mut durable, mut dropped_before) = (0, 1);
-    let Ok((mut log, _)) = open(disk) else { return Err((durable, dropped_before)) };
-    for round in 1..=6 {
-        for _ in 0..4 {
-            let seq = log.next_seq();
-            log.append(1, &payload(seq)).map_err(|_| (durable, dropped_before))?;
-        }
-        durable = log.sync().map_err(|_| (durable, dropped_before))?;
-        if round == 4 {
-            dropped_before = durable - 3;
-            log.drop_segments_before(dropped_before).map_err(|_| (durable, dropped_before))?;
-        }
-    }
-    Ok((durable, dropped_before))
-}
-
-#[test]
-fn a_tail_torn_at_any_length_costs_what_it_cuts() {
-    let disk = MemoryDisk::new();
-    let (mut log, _) = open(&disk).unwrap();
-    fill(&mut log, 20);
-    let last = log.segments().pop().unwrap();
-    let whole = disk.content(&last.path).unwrap();
-    for length in 0..whole.len() {
-        disk.set_content(&last.path, whole[..length].to_vec());
-        let (mut log, recovery) = open(&disk).unwrap();
-        let before = read(&log);
-        assert_eq!(before, (1..=before.len() as u64).collect::<Vec<_>>(), "length {length}");
-        assert!(recovery.next_seq <= 21 && recovery.next_seq > before.len() as u64, "length {length}");
-        let torn = lost(&recovery);
-        assert_eq!(torn, (before.len() as u64 + 1..recovery.next_seq).collect(), "length {length}");
-        assert_eq!(recovery.torn_bytes > 0, !torn.is_empty(), "length {length}");
-        // The torn number is never given again, also not after another restart.
-        log.append(1, &payload(recovery.next_seq)).unwrap();
-        log.sync().unwrap();
-        let (log, again) = open(&disk).unwrap();
-        assert_eq!((again.torn_bytes, lost(&again)), (0, torn), "length {length}");
-        assert_eq!(read(&log).last(), Some(&recovery.next_seq), "length {length}");
-        for path in disk.paths().into_iter().filter(|path| *path > last.path) {
-            disk.remove(&path).unwrap();
-        }
-    }
-}
-
-#[test]
-fn any_flipped_bit_costs_exactly_its_record() {
-    let disk = MemoryDisk::new();
-    let (mut log, _) = open(&disk).unwrap();
-    fill(&mut log, 12);
-    let segments = log.segments();
-    assert!(segments.len() > 1);
-    for segment in segments {
-        let clean = disk.content(&segment.path).unwrap();
-        let mut end = segment::header_bytes(FORMAT) as usize;
-        let ends: Vec<(u64, usize)> = (segment.first_seq..=segment.last_seq)
-            .map(|seq| {
-                end += HEADER_BYTES + payload(seq).len();
-                (seq, end)
-            })
-            .collect();
-        for bit in 0..clean.len() * 8 {
-            let mut content = clean.clone();
-            content[bit / 8] ^= 1 << (bit % 8);
-            disk.set_content(&segment.path, content);
-            let in_header = bit / 8 < segment::header_bytes(FORMAT) as usize;
-            let hit = ends.iter().find(|(_, end)| !in_header && bit / 8 < *end).map(|(seq, _)| *seq);
-            let (log, recovery) = open(&disk).unwrap();
-            let expected: Vec<u64> = (1..=12).filter(|seq| Some(*seq) != hit).collect();
-            assert_eq!(read(&log), expected, "{} bit {bit}", segment.path.display());
-            let reported: Vec<u64> = lost(&recovery).into_iter().filter(|seq| *seq <= 12).collect();
-            assert_eq!(reported, hit.into_iter().collect::<Vec<_>>(), "bit {bit}");
-            assert!(log.next_seq() > 12, "bit {bit}: a used number would be given again");
-        }
-        disk.set_content(&segment.path, clean);
-    }
-}
-
-#[test]
-fn as_many_numbers_are_skipped_as_a_damaged_tail_may_have_used() {
-    let disk = MemoryDisk::new();
-    let (mut log, _) = open(&disk).unwrap();
-    fill(&mut log, 5);
-    let last = log.segments().pop().unwrap();
-    let mut content = disk.content(&last.path).unwrap();
-    let tail: usize = (4..=5).map(|seq| HEADER_BYTES + payload(seq).len()).sum();
-    let start = content.len() - tail;
-    content[start..].fill(0);
-    disk.set_content(&last.path, content);
-    let (log, recovery) = open(&disk).unwrap();
-    assert_eq!(read(&log), [1, 2, 3]);
-    assert!(recovery.next_seq > 5, "4 and 5 were used: {recovery:?}");
-}
-
-#[test]
 fn skipped_numbers_stay_skipped() {
     let disk = MemoryDisk::new();
     let (mut log, _) = open(&disk).unwrap();
@@ -200,28 +68,7 @@ fn skipped_numbers_stay_skipped() {
     );
 }
 
-#[test]
-fn missing_and_foreign_files_are_told() {
-    let disk = MemoryDisk::new();
-    let (mut log, _) = open(&disk).unwrap();
-    fill(&mut log, 30);
-    let gone = log.segments().remove(2);
-    drop(log);
-    disk.remove(&gone.path).unwrap();
-    disk.create_dir(&dir().join("00000000000000000099.seg")).unwrap();
-    for name in ["note.txt", "1.seg", "99999999999999999999.seg", "+0000000000000000001.seg"] {
-        disk.set_content(&dir().join(name), b"mine".to_vec());
-    }
-    let (log, recovery) = open(&disk).unwrap();
-    assert_eq!(recovery.lost, [Lost { first: gone.first_seq, last: gone.last_seq, torn: false }]);
-    assert_eq!(recovery.foreign.len(), 5, "{:?}", recovery.foreign);
-    assert_eq!(
-        read(&log),
-        (1..=30).filter(|s| !(gone.first_seq..=gone.last_seq).contains(s)).collect::<Vec<_>>()
-    );
-    assert_eq!(disk.content(&dir().join("note.txt")).unwrap(), b"mine");
-}
-
+// Cases: S21, C18
 #[test]
 fn a_newer_or_another_format_is_refused_and_untouched() {
     for (format, newer) in
@@ -250,6 +97,7 @@ fn a_newer_or_another_format_is_refused_and_untouched() {
     assert_eq!(read(&open(&disk).unwrap().0), [1, 2, 3], "an older version is read");
 }
 
+// Cases: S10
 #[test]
 fn a_full_disk_leaves_no_partial_frame_and_the_records_wait() {
     let disk = MemoryDisk::new();
@@ -276,6 +124,7 @@ fn a_full_disk_leaves_no_partial_frame_and_the_records_wait() {
     );
 }
 
+// Cases: S13, C8
 #[test]
 fn a_failed_fsync_is_final_until_revived() {
     for (operation, records_before) in
