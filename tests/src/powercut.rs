@@ -1,7 +1,6 @@
 //! Power cuts: the program stands still, the disk as it is without the page cache takes the place of the one it wrote
 //! to, and the program starts on that. Every promise must be kept all the same.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +11,9 @@ use tocsin_proto::pb;
 use crate::dice::Dice;
 use crate::load::{self, Load, Shape};
 use crate::promises::{Counts, lock};
-use crate::site::{Host, START, Site};
+use crate::site::{Host, Site};
 use crate::sweep::{Starts, agents, loopback};
 use crate::volume::Volume;
-use crate::wait::wait_until;
 
 /// The longest a program runs between two cuts.
 const LONGEST: u64 = 500;
@@ -54,6 +52,7 @@ pub async fn agent(cuts: usize, seed: u64) -> anyhow::Result<(usize, Starts)> {
     let mut volume = Volume::mount(&place)?;
     let mut host = site.host("batch-0", pb::Env::Prod).await?;
     host.start_agent()?;
+    agents::ready(&mut host).await?; // It makes the drop-box.
     let jobs = agents::Jobs::default();
     let mut starts = Starts::default();
     for round in 0..cuts {
@@ -74,17 +73,13 @@ pub async fn agent(cuts: usize, seed: u64) -> anyhow::Result<(usize, Starts)> {
         volume.swap()?;
         let begun = Instant::now();
         host.start_agent()?;
-        ready(&host.socket()).await?;
+        agents::ready(&mut host).await?;
         starts.add(begun.elapsed());
     }
     agents::told_once(&site, &jobs, std::slice::from_ref(&host)).await?;
     end(host, volume).await?;
     let counted = lock(&jobs).len();
     Ok((counted, starts))
-}
-
-async fn ready(socket: &Path) -> anyhow::Result<()> {
-    wait_until("the job socket", START, async || agents::listens(socket).then_some(())).await
 }
 
 async fn end(mut host: Host, volume: Volume) -> anyhow::Result<()> {

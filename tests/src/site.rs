@@ -147,6 +147,7 @@ impl Site {
         let host = Host { name: name.to_owned(), dir, agent: None };
         std::fs::create_dir_all(host.textfiles())?;
         std::fs::write(host.config_file(), host.config())?;
+        std::fs::File::open(host.config_file())?.sync_all()?; // It outlasts a power cut; the rest is the agent's task.
         let token = self.api.token(env, name).await?;
         let config = host.config_file();
         let arguments =

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use tocsin_proto::pb;
 
 use super::{SETTLED, Starts, Sweep, by_itself, last_words, loopback};
@@ -36,7 +36,10 @@ pub async fn agents(sweep: Sweep, hosts: usize) -> anyhow::Result<(usize, Starts
     let (mut killed, mut working) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
     for number in 0..hosts {
         let name = format!("batch-{number}");
-        let host = site.host(&name, pb::Env::Prod).await?;
+        let mut host = site.host(&name, pb::Env::Prod).await?;
+        host.start_agent()?;
+        ready(&mut host).await?; // It makes the drop-box, as the package does.
+        host.kill_agent()?;
         let dir = site.dir().join(&name);
         working.spawn_blocking(work(dir, name, Arc::clone(&jobs), Arc::clone(&stop), dice.split()));
         let (kills, dice, runtime) =
@@ -92,21 +95,21 @@ async fn kill(mut host: Host, kills: usize, traced: bool, mut dice: Dice) -> any
         let blow = Blow::draw(&mut dice, traced, LONGEST);
         let begun = Instant::now();
         host.start_agent_under(&blow.under())?;
-        let socket = host.socket();
-        let ready = wait_until("the job socket", START, async || listens(&socket).then_some(()));
-        let in_time = tokio::time::timeout(blow.latest(), ready).await;
-        if let (Ok(Ok(())), true) = (&in_time, blow.under().is_empty()) {
+        let traced = !blow.under().is_empty();
+        let started = match blow.during_start() {
+            Some(moment) => tokio::time::timeout(moment, ready(&mut host)).await.unwrap_or(Ok(())),
+            None => ready(&mut host).await,
+        };
+        if started.is_ok() && !traced && blow.during_start().is_none() {
             starts.add(begun.elapsed());
         }
         if let Blow::Stop(moment) = blow {
-            in_time.context("a start has no end")??;
+            started?;
             tokio::time::sleep(moment).await;
             host.stop_agent().await?;
             continue;
         }
-        while begun.elapsed() < blow.latest() && host.agent()?.ended()?.is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        blow.falls(begun, host.agent()?).await?;
         let status = host.end_agent()?;
         if by_itself(status) {
             bail!(
@@ -120,8 +123,16 @@ async fn kill(mut host: Host, kills: usize, traced: bool, mut dice: Dice) -> any
     Ok((host, starts))
 }
 
-pub fn listens(socket: &Path) -> bool {
-    UnixStream::connect(socket).is_ok()
+/// Waits until an agent serves its job socket; an error with its last words if it has ended.
+pub async fn ready(host: &mut Host) -> anyhow::Result<()> {
+    let socket = host.socket();
+    let mut ended = None;
+    wait_until("the job socket", START, async || {
+        ended = host.agent().and_then(|agent| agent.still_runs()).err();
+        (ended.is_some() || UnixStream::connect(&socket).is_ok()).then_some(())
+    })
+    .await?;
+    ended.map_or(Ok(()), Err)
 }
 
 /// Waits until every job is told once as it ended and no outcome waits anywhere.

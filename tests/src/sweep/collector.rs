@@ -33,26 +33,19 @@ pub async fn collector(sweep: Sweep, longest: Duration) -> anyhow::Result<(Count
 async fn strike(site: &mut Site, blow: Blow, starts: &mut Starts) -> anyhow::Result<()> {
     let begun = Instant::now();
     site.spawn_collector(&blow.under())?;
-    let ready = async {
-        let ready = site.collector_ready().await;
-        (ready, begun.elapsed())
+    let started = match blow.during_start() {
+        Some(moment) => tokio::time::timeout(moment, site.collector_ready()).await.unwrap_or(Ok(())),
+        None => site.collector_ready().await,
     };
-    let in_time = tokio::time::timeout(blow.latest(), ready).await;
-    if let Ok((Ok(()), took)) = &in_time {
-        if blow.under().is_empty() {
-            starts.add(*took); // A tracer would be measured with it.
-        }
+    if started.is_ok() && blow.under().is_empty() && blow.during_start().is_none() {
+        starts.add(begun.elapsed()); // A tracer would be measured with it.
     }
     if let Blow::Stop(moment) = blow {
-        if let Ok((Err(error), _)) = in_time {
-            return Err(error);
-        }
+        started?;
         tokio::time::sleep(moment).await;
         return site.stop_collector().await;
     }
-    while begun.elapsed() < blow.latest() && site.collector()?.ended()?.is_none() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    blow.falls(begun, site.collector()?).await?;
     let status = site.end_collector()?;
     if by_itself(status) {
         bail!("the collector ended by itself with {status}, {blow:?}:\n{}", last_words(&site.log()?));
