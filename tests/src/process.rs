@@ -32,7 +32,20 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
 
 /// A command that starts a program with nothing of this process's own settings and without input.
 fn command(name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
-    let mut command = Command::new(program(name)?);
+    command_under(&[], name, arguments)
+}
+
+/// The same as the last words of another command, `under`: a tracer's.
+fn command_under(under: &[String], name: &str, arguments: &[&str]) -> anyhow::Result<Command> {
+    let program = program(name)?;
+    let mut command = match under {
+        [] => Command::new(program),
+        [tracer, rest @ ..] => {
+            let mut command = Command::new(tracer);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
     Ok(command)
 }
@@ -52,8 +65,18 @@ pub struct Process {
 impl Process {
     /// Starts a program; what it says is added to `log`.
     pub fn start(name: &'static str, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        Self::start_under(&[], name, arguments, log)
+    }
+
+    /// The same under a tracer that steps aside: the program is this process's own child.
+    pub fn start_under(
+        under: &[String],
+        name: &'static str,
+        arguments: &[&str],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
-        let mut command = command(name, arguments)?;
+        let mut command = command_under(under, name, arguments)?;
         command.stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child, log: log.to_owned() })
@@ -77,6 +100,22 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// SIGKILL, if it has not ended by itself; how it ended.
+    pub fn end(mut self) -> anyhow::Result<ExitStatus> {
+        self.child.kill()?;
+        Ok(self.child.wait()?)
+    }
+
+    /// Stops it where it is: it holds what it holds and does nothing.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGSTOP)?)
     }
 
     /// SIGTERM; how it ended, if it did within the time.

@@ -47,13 +47,28 @@ impl Site {
 
     /// The same, with lines added to the collector's configuration.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tocsin-").tempdir()?;
+        Self::start_at("127.0.0.1", Self::directory()?, rules, configuration).await
+    }
+
+    /// The same at another loopback address, in a directory in which something may be mounted already.
+    pub async fn start_at(
+        address: &str,
+        dir: TempDir,
+        rules: &str,
+        configuration: &str,
+    ) -> anyhow::Result<Self> {
         std::fs::write(dir.path().join("rules.yml"), rules)?;
         std::fs::write(dir.path().join(MORE_CONFIGURATION), configuration)?;
-        let any = "127.0.0.1:0".to_owned();
+        let any = format!("{address}:0");
         let addresses = Addresses { front: any.clone(), agents: any.clone(), local: any };
-        let (collector, addresses, api) = start(dir.path(), &addresses).await?;
+        let mut collector = spawn(dir.path(), &addresses, &[])?;
+        let (addresses, api) = ready(dir.path(), &mut collector).await?;
         Ok(Self { dir, addresses, collector: Some(collector), api })
+    }
+
+    /// A directory for a site.
+    pub fn directory() -> anyhow::Result<TempDir> {
+        Ok(tempfile::Builder::new().prefix("tocsin-").tempdir()?)
     }
 
     /// Everything of the site is below here.
@@ -93,10 +108,37 @@ impl Site {
 
     /// Starts the collector again, where it was.
     pub async fn start_collector(&mut self) -> anyhow::Result<()> {
+        self.spawn_collector(&[])?;
+        self.collector_ready().await
+    }
+
+    /// The first half of a start, under a tracer if one is given.
+    pub fn spawn_collector(&mut self, under: &[String]) -> anyhow::Result<()> {
         ensure!(self.collector.is_none(), "the collector runs");
-        let (collector, addresses, api) = start(self.dir.path(), &self.addresses).await?;
-        (self.collector, self.addresses, self.api) = (Some(collector), addresses, api);
+        self.collector = Some(spawn(self.dir.path(), &self.addresses, under)?);
         Ok(())
+    }
+
+    /// The second half: it answers; an error with its last words if it has ended.
+    pub async fn collector_ready(&mut self) -> anyhow::Result<()> {
+        let collector = self.collector.as_mut().context("the collector does not run")?;
+        (self.addresses, self.api) = ready(self.dir.path(), collector).await?;
+        Ok(())
+    }
+
+    /// The collector's process, running or ended.
+    pub fn collector(&mut self) -> anyhow::Result<&mut Process> {
+        self.collector.as_mut().context("the collector does not run")
+    }
+
+    /// kill -9, unless it has ended by itself; how it ended.
+    pub fn end_collector(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.collector.take().context("the collector does not run")?.end()
+    }
+
+    /// Starts a second collector on the same directory, to its end.
+    pub fn second_collector(&self) -> anyhow::Result<std::process::Output> {
+        process::output("tocsin-collector", &["run", "--config", text(&self.dir().join("collector.toml"))?])
     }
 
     /// Enrols a host and starts its agent.
@@ -105,6 +147,7 @@ impl Site {
         let host = Host { name: name.to_owned(), dir, agent: None };
         std::fs::create_dir_all(host.textfiles())?;
         std::fs::write(host.config_file(), host.config())?;
+        std::fs::File::open(host.config_file())?.sync_all()?; // It outlasts a power cut; the rest is the agent's task.
         let token = self.api.token(env, name).await?;
         let config = host.config_file();
         let arguments =
@@ -116,16 +159,24 @@ impl Site {
     }
 }
 
-async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Addresses, Api)> {
-    let data = dir.join("collector");
-    let (config, bound) = (dir.join("collector.toml"), data.join("addresses.toml"));
+fn bound(dir: &Path) -> PathBuf {
+    dir.join("collector/addresses.toml")
+}
+
+fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<Process> {
+    let (config, bound) = (dir.join("collector.toml"), bound(dir));
     let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
-    std::fs::write(&config, collector_config(&data, &dir.join("rules.yml"), addresses)? + &more)?;
+    let own = collector_config(&dir.join("collector"), &dir.join("rules.yml"), addresses)?;
+    std::fs::write(&config, own + &more)?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
     }
     let arguments = ["run", "--config", text(&config)?];
-    let mut collector = Process::start("tocsin-collector", &arguments, &dir.join("collector.log"))?;
+    Process::start_under(under, "tocsin-collector", &arguments, &dir.join("collector.log"))
+}
+
+async fn ready(dir: &Path, collector: &mut Process) -> anyhow::Result<(Addresses, Api)> {
+    let bound = bound(dir);
     let mut ended = None;
     let ready = wait_until("a ready collector", START, async || {
         ended = collector.still_runs().err();
@@ -140,7 +191,7 @@ async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Ad
         Some(Some((addresses, api)))
     });
     match (ready.await?, ended) {
-        (Some((addresses, api)), _) => Ok((collector, addresses, api)),
+        (Some(ready), _) => Ok(ready),
         (None, Some(error)) => Err(error),
         (None, None) => unreachable!("it ended or is ready"),
     }
@@ -155,6 +206,10 @@ pub fn collector_config(data: &Path, rules: &Path, addresses: &Addresses) -> any
     let Addresses { front, agents, local } = addresses;
     let mut config = String::new();
     writeln!(config, "data_dir = {:?}\nheartbeat = \"1s\"", text(data)?)?;
+    let (host, _) = front.rsplit_once(':').with_context(|| format!("no port in {front}"))?;
+    if host != "127.0.0.1" {
+        writeln!(config, "names = [{host:?}]")?; // The certificate has the usual loopback addresses only.
+    }
     writeln!(config, "[listen]\nfront = {front:?}\nagents = {agents:?}\nlocal = {local:?}")?;
     writeln!(config, "[rules]\nbundled = false\npaths = [{:?}]", text(rules)?)?;
     writeln!(config, "[alerting]\nauto_resolve_after = \"1s\"")?;
@@ -203,7 +258,13 @@ impl Host {
         )
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Outcomes that wait in the drop-box.
+    pub fn dropped(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(self.drop_box())?.count())
+    }
+
+    /// Where wrappers hand in.
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("jobs.sock")
     }
 
@@ -213,11 +274,32 @@ impl Host {
 
     /// Starts the agent.
     pub fn start_agent(&mut self) -> anyhow::Result<()> {
+        self.start_agent_under(&[])
+    }
+
+    /// The same under a tracer.
+    pub fn start_agent_under(&mut self, under: &[String]) -> anyhow::Result<()> {
         ensure!(self.agent.is_none(), "the agent of {} runs", self.name);
         let config = self.config_file();
         let log = self.dir.join("agent.log");
-        self.agent = Some(Process::start("tocsin-agent", &["run", "--config", text(&config)?], &log)?);
+        let arguments = ["run", "--config", text(&config)?];
+        self.agent = Some(Process::start_under(under, "tocsin-agent", &arguments, &log)?);
         Ok(())
+    }
+
+    /// The agent's process, running or ended.
+    pub fn agent(&mut self) -> anyhow::Result<&mut Process> {
+        self.agent.as_mut().context("the agent does not run")
+    }
+
+    /// kill -9, unless it has ended by itself; how it ended.
+    pub fn end_agent(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.agent.take().context("the agent does not run")?.end()
+    }
+
+    /// Starts a second agent on the same directory, to its end.
+    pub fn second_agent(&self) -> anyhow::Result<std::process::Output> {
+        process::output("tocsin-agent", &["run", "--config", text(&self.config_file())?])
     }
 
     /// kill -9.
@@ -242,19 +324,14 @@ impl Host {
 
     /// Runs a command as a job of the host.
     pub fn job(&self, name: &str, command: &[&str]) -> anyhow::Result<std::process::Output> {
-        let (socket, drop_box) = (self.socket(), self.drop_box());
-        let arguments = [
-            "exec",
-            "--job",
-            name,
-            "--socket",
-            text(&socket)?,
-            "--drop-box",
-            text(&drop_box)?,
-            "--report-within",
-            "5s",
-            "--",
-        ];
-        process::output("tocsin-agent", &[&arguments[..], command].concat())
+        job(&self.dir, name, command)
     }
+}
+
+/// Runs a command as a job of the host in a directory, whoever holds the host itself.
+pub fn job(host: &Path, name: &str, command: &[&str]) -> anyhow::Result<std::process::Output> {
+    let (socket, drop_box) = (host.join("jobs.sock"), host.join("drop-box"));
+    let place = ["--job", name, "--socket", text(&socket)?, "--drop-box", text(&drop_box)?];
+    let arguments = [&["exec"], &place[..], &["--report-within", "5s", "--"], command].concat();
+    process::output("tocsin-agent", &arguments)
 }

@@ -120,7 +120,7 @@ impl VirtualAgent {
         up.send(pb::SessionRequest { kind: Some(Up::Hello(hello)) }).await?;
         let down =
             AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?.into_inner();
-        let mut session = Session { up, down, number: 0, taken: 0, heartbeat_ms: 0 };
+        let mut session = Session { up, down, number: 0, taken: 0, outcomes_taken: 0, heartbeat_ms: 0 };
         match session.hear().await? {
             Down::Welcome(welcome) => session.welcomed(&welcome)?,
             other => bail!("the first answer is no Welcome: {other:?}"),
@@ -136,6 +136,8 @@ pub struct Session {
     number: u64,
     /// Every row up to here is durable on the collector.
     pub taken: u64,
+    /// Every outcome up to here is.
+    pub outcomes_taken: u64,
     pub heartbeat_ms: u32,
 }
 
@@ -166,9 +168,13 @@ impl Session {
     }
 
     fn take(&mut self, lanes: &[pb::LaneAcknowledgement]) {
-        let samples = lanes.iter().filter(|lane| lane.lane == Lane::Samples.number());
-        for taken in samples.filter_map(|lane| lane.taken.as_ref()) {
-            self.taken = self.taken.max(taken.floor);
+        for lane in lanes {
+            let floor = lane.taken.as_ref().map_or(0, |taken| taken.floor);
+            if lane.lane == Lane::Samples.number() {
+                self.taken = self.taken.max(floor);
+            } else if lane.lane == Lane::Outcomes.number() {
+                self.outcomes_taken = self.outcomes_taken.max(floor);
+            }
         }
     }
 }

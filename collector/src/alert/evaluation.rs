@@ -42,7 +42,7 @@ pub struct Evaluation {
 /// One element of a rule's result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Breach {
-    /// The labels of the result: they tell the rule's alerts apart.
+    /// The labels of the result, without its host's for a rule of one host: they tell the rule's alerts apart.
     pub labels: Labels,
     pub value: f64,
     /// With templates expanded.

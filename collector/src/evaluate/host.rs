@@ -15,7 +15,7 @@ use super::statistics::Statistics;
 use crate::alert::{Breach, ELEMENTS_MAX, Evaluation};
 use crate::journal::rows::{Derived, DurableRow};
 use crate::rules::RuleKind;
-use crate::samples::{SelectorCache, Store};
+use crate::samples::{HostView, SelectorCache, Store};
 use crate::state::Command;
 
 /// Rows this many times as far apart as usual have others missing between them: an agent that missed as many
@@ -131,6 +131,7 @@ impl HostRules {
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
         let mut view = store.host_view(row.agent);
+        let mut target = view.target();
         let numbered = plan.rules.iter().zip(&mut self.rules).enumerate();
         for (number, (planned, progress)) in numbered.filter(|(_, (planned, _))| planned.host_local) {
             if progress.ran_at.is_some_and(|ran_at| row.at.since(ran_at) < planned.gap) {
@@ -138,19 +139,47 @@ impl HostRules {
             }
             progress.ran_at = Some(row.at);
             view = view.with_cache(number, &self.cache);
-            let result = run(planned, &view, row.at).and_then(|elements| match view.take_error() {
+            let result = run_as_labelled(planned, &view, row.at, &mut target);
+            let result = result.and_then(|elements| match view.take_error() {
                 Some(error) => Err(error.to_string()),
                 None => progress.outcome(planned, elements, row, statistics),
             });
             match result {
                 Ok(Outcome::Nothing) => {}
-                Ok(Outcome::Breached(evaluation)) => evaluations.push(evaluation),
+                Ok(Outcome::Breached(evaluation)) => evaluations.push(of_series(evaluation, &target)),
                 Ok(Outcome::Recorded(values)) => derived.extend(show(store, Some(row.agent), row.at, values)),
                 Err(why) => statistics.rule_failed(planned.rule.id.as_str(), why),
             }
         }
         (evaluations, derived)
     }
+}
+
+/// Runs a rule while the host is labelled with `target`; again, with the new labels, if it was relabelled meanwhile:
+/// selections before and after would not match each other.
+fn run_as_labelled(
+    planned: &Planned,
+    view: &HostView<'_>,
+    at: Timestamp,
+    target: &mut Labels,
+) -> Result<Vec<Element>, String> {
+    loop {
+        let elements = run(planned, view, at);
+        let now = view.target();
+        if *target == now {
+            return elements;
+        }
+        *target = now;
+    }
+}
+
+/// Without the labels of the host, which tell nothing apart. Here, and not only in the ledger: until that takes the
+/// evaluation the host may be relabelled, and the labels of before would make another alert of the same thing.
+fn of_series(mut evaluation: Evaluation, target: &Labels) -> Evaluation {
+    for breach in &mut evaluation.elements {
+        breach.labels = breach.labels.without(|name| target.get(name) == breach.labels.get(name));
+    }
+    evaluation
 }
 
 enum Outcome {

@@ -132,6 +132,19 @@ fn alert(name: &str, condition: Condition) -> Vec<(String, Condition)> {
 use Condition::{Firing, Pending, Resolved};
 
 #[test]
+fn an_alert_stays_the_same_while_its_host_is_relabelled() {
+    let mut bench = Bench::new("  rules:\n  - {alert: A, expr: 'x > 1'}\n");
+    for (seconds, told, read) in [(10, "a", "a"), (20, "b", "a"), (30, "b", "b"), (40, "c", "b")] {
+        // The ledger is told first; rows that are evaluated until the store is told show the label before.
+        let labels = Labels::new([("mark", told)]);
+        let relabelled = Command::LabelHost { agent: agent(1), labels };
+        bench.ledger.submit_blocking(relabelled, Actor::System).unwrap().unwrap();
+        bench.store.set_target(agent(1), Labels::new([("instance", "web-1"), ("mark", read)]));
+        assert_eq!(bench.row(1, seconds, [2.0, 0.0]), alert("A", Firing), "known as {told}, read as {read}");
+    }
+}
+
+#[test]
 fn a_for_goes_on_across_a_restart_and_a_new_plan() {
     let rules = "  rules:\n  - {alert: A, expr: 'x > 1', for: 30s}\n";
     let mut bench = Bench::new(rules);

@@ -89,6 +89,12 @@ impl<'a> HostView<'a> {
         self
     }
 
+    /// The labels that go over those of each series now; a selection may have seen older ones.
+    pub fn target(&self) -> Labels {
+        let host = self.host.as_ref().map(|host| host.read().unwrap_or_else(PoisonError::into_inner));
+        host.map(|host| host.series.target().clone()).unwrap_or_default()
+    }
+
     /// The first error of a selection since the last call.
     pub fn take_error(&self) -> Option<SelectError> {
         self.error.borrow_mut().take()
