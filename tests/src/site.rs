@@ -23,6 +23,9 @@ pub const SOON: Duration = Duration::from_secs(15);
 /// What a test adds to the collector's configuration, kept over restarts.
 const MORE_CONFIGURATION: &str = "more.toml";
 
+/// The collector's part of the disk, unless a test says otherwise.
+const STORAGE: &str = "\n[storage]\nreserve_bytes = \"1MiB\"\nfree_floor_bytes = \"1MiB\"\n";
+
 /// Where a collector listens.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Addresses {
@@ -47,7 +50,17 @@ impl Site {
 
     /// The same, with lines added to the collector's configuration.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
+        Self::start_prepared(rules, configuration, |_| Ok(())).await
+    }
+
+    /// The same, after the collector's data directory was prepared.
+    pub async fn start_prepared(
+        rules: &str,
+        configuration: &str,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("tocsin-").tempdir()?;
+        prepare(&dir.path().join("collector"))?;
         std::fs::write(dir.path().join("rules.yml"), rules)?;
         std::fs::write(dir.path().join(MORE_CONFIGURATION), configuration)?;
         let any = "127.0.0.1:0".to_owned();
@@ -119,7 +132,10 @@ impl Site {
 async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Addresses, Api)> {
     let data = dir.join("collector");
     let (config, bound) = (dir.join("collector.toml"), data.join("addresses.toml"));
-    let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
+    let mut more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
+    if !more.contains("[storage]") {
+        more.push_str(STORAGE); // Many collectors at once share the machine's disk.
+    }
     std::fs::write(&config, collector_config(&data, &dir.join("rules.yml"), addresses)? + &more)?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
