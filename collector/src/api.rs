@@ -38,6 +38,7 @@ use crate::identity::authorise::Caller;
 use crate::ingest::presence::Presence;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
+use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, State};
 use crate::store::projector::Projection;
@@ -101,6 +102,7 @@ pub struct Api {
     pub samples: Arc<samples::Store>,
     pub rows: Rows,
     pub presence: Arc<Presence>,
+    pub room: Arc<Room>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
     pub about: Arc<About>,

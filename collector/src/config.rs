@@ -8,12 +8,17 @@ use std::time::Duration;
 
 pub use file::{Mistake, parse};
 
+use crate::room;
+
 /// The front's port: the CLI, dashboards, paging tools, enrolment.
 pub const FRONT_PORT: u16 = 7640;
 /// The agents' port.
 pub const AGENTS_PORT: u16 = 7641;
 /// The port of health and self-metrics, on loopback.
 pub const LOCAL_PORT: u16 = 7642;
+
+/// The reserve of `tocsin up`: a first look takes no quarter of a gigabyte.
+const UP_RESERVE: u64 = 32 << 20;
 
 /// Everything the collector can be told. `Default` is what an empty file gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +46,10 @@ pub struct Config {
     pub auto_resolve_after: Duration,
     pub keep_samples: Duration,
     pub samples_bytes_max: u64,
+    /// When the disk runs short, blocks go early, the oldest first, until they take no more than this.
+    pub samples_bytes_min: u64,
     pub keep_events: Duration,
+    pub room: room::Config,
     /// `error`, `warn`, `info`, `debug` or a tracing filter.
     pub log: String,
 }
@@ -65,7 +73,9 @@ impl Default for Config {
             auto_resolve_after: Duration::from_secs(60),
             keep_samples: Duration::from_secs(30 * 86_400),
             samples_bytes_max: 20 << 30,
+            samples_bytes_min: 1 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
+            room: room::Config::default(),
             log: "info".to_owned(),
         }
     }
@@ -79,6 +89,7 @@ impl Config {
             front: (listen, FRONT_PORT).into(),
             agents: (listen, AGENTS_PORT).into(),
             rules,
+            room: room::Config { reserve_bytes: UP_RESERVE, ..room::Config::default() },
             ..Self::default()
         }
     }

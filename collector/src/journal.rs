@@ -30,6 +30,8 @@ pub enum JournalError {
     Log(#[from] LogError),
     #[error("checkpoint {path}: {why}")]
     Checkpoint { path: PathBuf, why: String },
+    #[error("checkpoint {path}: there is no room for it: {why}")]
+    CheckpointFull { path: PathBuf, why: String },
     #[error("event {seq} of the journal can't be read: {why}")]
     Event { seq: u64, why: String },
     #[error(

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod identity;
 pub mod listen;
+pub mod room;
 pub mod ingest;
 pub mod journal;
 pub mod samples;

@@ -4,6 +4,7 @@
 //! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
+mod disk;
 mod local;
 mod maintenance;
 mod rule_files;
@@ -33,9 +34,11 @@ use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
+use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, Defaults, State};
-use crate::store::projector::{self, Projection};
+use crate::store::projector::{self, Followed, Projection};
+use crate::store::{MemoryTables, Tables};
 
 pub use setup::StartError;
 
@@ -67,6 +70,7 @@ pub(crate) struct Parts {
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) sessions: Arc<AtomicU64>,
+    pub(crate) room: Arc<Room>,
     /// What the start found and people should know.
     pub(crate) problems: Vec<String>,
     pub(crate) store_epoch: String,
@@ -84,7 +88,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let fatal = Fatal::new(stop.clone());
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
 
-    let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?;
+    let room = setup::room(&disk, &config)?;
+    let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?.in_room(room.clone());
     let mut problems = opened.problems.clone();
     let (samples, set_aside) =
         samples::Store::open(config.data_dir.join("samples")).map_err(StartError::samples)?;
@@ -94,7 +99,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     for host in state.hosts() {
         samples.set_target(host.agent, host.target_labels());
     }
-    let mut kept = setup::open_rows(&disk, &config, &samples, state)?;
+    let mut kept = setup::open_rows(&disk, &config, &samples, state)?.in_room(room.clone());
     problems.extend(kept.problems.iter().cloned());
     let online = online(state);
     let found = evaluate::Found {
@@ -123,7 +128,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         defaults,
     };
     let evaluator = start_evaluator(evaluation, found, durable, fatal.clone());
-    let projection = project(&config, &ledger, &stop, &mut problems).await?;
+    let projection = project(&config, &ledger, &room, &stop, &mut problems).await?;
     let parts = Parts {
         authority,
         ledger,
@@ -134,6 +139,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         plan,
         statistics,
         sessions: Arc::default(),
+        room,
         problems,
         store_epoch,
         stop,
@@ -146,6 +152,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
     maintenance::spawn(&parts, &tasks);
+    tasks.spawn(disk::mind(parts.clone()));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
@@ -192,13 +199,20 @@ fn start_evaluator(
 async fn project(
     config: &Config,
     ledger: &Ledger,
+    room: &Arc<Room>,
     stop: &CancellationToken,
     problems: &mut Vec<String>,
 ) -> Result<Projection, StartError> {
     let path = config.data_dir.join("store");
-    let (tables, problem) =
-        projector::open(&path).map_err(|error| StartError::other("open the store", error))?;
+    let opened = projector::open(&path);
+    // Without room it is no reason not to start: it is opened again when there is some.
+    let unopened = opened.as_ref().is_err_and(|error| error.is_full() || !room.takes_rows());
+    let (tables, problem) = match opened {
+        Err(_) if unopened => (Arc::new(MemoryTables::default()) as Arc<dyn Tables>, None),
+        opened => opened.map_err(|error| StartError::other("open the store", error))?,
+    };
     problems.extend(problem);
     let reader = ledger.reader().await?;
-    Ok(projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current()))
+    let followed = Followed { reader, head: ledger.head(), room: room.clone(), unopened };
+    Ok(projector::start(path, tables, followed, stop.clone(), Handle::current()))
 }

@@ -10,6 +10,7 @@ pub mod command;
 mod consumers;
 mod credentials;
 pub mod decide;
+mod disk;
 mod enrolment;
 mod hosts;
 mod incidents;

@@ -6,6 +6,7 @@
 //! Keys and values are bytes behind `Tables`; a twin in memory serves tests.
 
 mod memory;
+mod overlay;
 mod project;
 pub mod projector;
 mod query;
@@ -55,6 +56,16 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
     #[error("a record in the store can't be read: {0}")]
     Record(String),
+}
+
+impl StoreError {
+    /// Whether the cause is that there is no room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => tocsin_shared::disk::is_full(error),
+            _ => false,
+        }
+    }
 }
 
 /// Ordered tables of bytes with atomic batches.

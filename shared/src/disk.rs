@@ -107,8 +107,11 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {} // A crash may have left one behind.
     }
     let mut file = disk.create(&temporary)?;
-    file.write_at(0, bytes)?;
-    file.sync_data()?;
+    if let Err(error) = file.write_at(0, bytes).and_then(|()| file.sync_data()) {
+        drop(file);
+        disk.remove(&temporary).ok(); // A full disk needs its room; if it stays, the next call removes it.
+        return Err(error);
+    }
     disk.rename(&temporary, path)?;
     disk.sync_dir(dir)
 }

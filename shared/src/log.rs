@@ -26,7 +26,7 @@ pub use error::LogError;
 pub use reader::{Entry, Reader};
 pub use recovery::{Lost, Recovery};
 
-use error::failed;
+use error::{SYNCING, failed};
 use head::Head;
 
 /// The most bytes that wait for a `sync`; one more append syncs first. Two of the largest frames, so that memory is
@@ -106,8 +106,8 @@ impl Log {
             let path = segment::path(dir, last.first_seq);
             let mut file = disk.open(&path).map_err(failed("open", &path))?;
             // A kill may have left bytes that were written and not synced; readers are about to take them for durable.
-            file.sync_data().map_err(failed("make durable", &path))?;
-            disk.sync_dir(dir).map_err(failed("make durable", dir))?;
+            file.sync_data().map_err(failed(SYNCING, &path))?;
+            disk.sync_dir(dir).map_err(failed(SYNCING, dir))?;
             match found.torn_at {
                 Some(bytes) => torn = Some(Torn { path, bytes }),
                 None => {
@@ -240,7 +240,7 @@ impl Log {
         };
         if let Err(error) = synced {
             self.poisoned = true;
-            return Err(failed("make durable", &active.path)(error));
+            return Err(failed(SYNCING, &active.path)(error));
         }
         active.named = true;
         active.durable_bytes += self.pending.len() as u64;
@@ -391,7 +391,7 @@ impl Log {
             }
         }
         if dropped > 0 {
-            self.disk.sync_dir(&self.dir).map_err(failed("make durable", &self.dir))?;
+            self.disk.sync_dir(&self.dir).map_err(failed(SYNCING, &self.dir))?;
         }
         Ok(freed)
     }

@@ -23,6 +23,9 @@ pub const SOON: Duration = Duration::from_secs(15);
 /// What a test adds to the collector's configuration, kept over restarts.
 const MORE_CONFIGURATION: &str = "more.toml";
 
+/// The collector's part of the disk, unless a test says otherwise.
+const STORAGE: &str = "\n[storage]\nreserve_bytes = \"1MiB\"\nfree_floor_bytes = \"1MiB\"\n";
+
 /// Where a collector listens.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Addresses {
@@ -47,7 +50,18 @@ impl Site {
 
     /// The same, with lines added to the collector's configuration.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
-        Self::start_at("127.0.0.1", Self::directory()?, rules, configuration).await
+        Self::start_prepared(rules, configuration, |_| Ok(())).await
+    }
+
+    /// The same, after the collector's data directory was prepared.
+    pub async fn start_prepared(
+        rules: &str,
+        configuration: &str,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        let dir = Self::directory()?;
+        prepare(&dir.path().join("collector"))?;
+        Self::start_at("127.0.0.1", dir, rules, configuration).await
     }
 
     /// The same at another loopback address, in a directory in which something may be mounted already.
@@ -165,7 +179,10 @@ fn bound(dir: &Path) -> PathBuf {
 
 fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<Process> {
     let (config, bound) = (dir.join("collector.toml"), bound(dir));
-    let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
+    let mut more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
+    if !more.contains("[storage]") {
+        more.push_str(STORAGE); // Many collectors at once share the machine's disk.
+    }
     let own = collector_config(&dir.join("collector"), &dir.join("rules.yml"), addresses)?;
     std::fs::write(&config, own + &more)?;
     if bound.exists() {

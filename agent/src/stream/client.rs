@@ -118,6 +118,8 @@ struct Shell<'a> {
     live_at: Option<(u64, u64, u32)>,
     /// The last row of the backlog that was sent, its number, chain and index.
     backlog_at: Option<(u64, u64, u32)>,
+    /// Whether rows are being refused: that is said once.
+    throttled: bool,
 }
 
 impl<'a> Shell<'a> {
@@ -150,6 +152,7 @@ impl<'a> Shell<'a> {
             tables: VecDeque::new(),
             live_at: None,
             backlog_at: None,
+            throttled: false,
         })
     }
 
@@ -280,10 +283,21 @@ impl<'a> Shell<'a> {
                 let lanes = lanes_in(lanes)?;
                 self.session.check(session, &lanes)?;
                 self.keeper.acknowledge(lanes.clone()).await??;
+                self.throttled &= !lanes.iter().any(|(lane, _)| *lane == Lane::Samples);
                 self.session.acknowledged(&lanes, self.now());
             }
-            Some(Down::Throttle(pb::Throttle { retry_after_ms, reason })) => {
-                tracing::info!(retry_after_ms, reason, "the collector asks for fewer rows");
+            Some(Down::Throttle(pb::Throttle { retry_after_ms, reason, refused })) => {
+                if refused {
+                    self.session.refused(now);
+                    self.backlog_at = None; // What comes next begins a chain of its own.
+                }
+                if !std::mem::replace(&mut self.throttled, refused) || !refused {
+                    tracing::warn!(
+                        retry_after_ms,
+                        reason,
+                        "the collector asks for fewer rows; they are kept"
+                    );
+                }
                 self.session.throttled(Duration::from_millis(retry_after_ms.into()), now);
             }
             Some(Down::Config(pb::SessionConfig { heartbeat_ms, instance: _ })) => {

@@ -89,6 +89,8 @@ pub(crate) struct Session {
     next: [u64; 2],
     /// Rows that were sent here, or need not be.
     rows: Ranges,
+    /// Rows that the collector has.
+    taken: Ranges,
     /// The highest number of each lane that the collector may know.
     highest: [u64; 3],
     flights: VecDeque<Flight>,
@@ -108,6 +110,7 @@ impl Session {
         Self {
             number,
             next: [outcomes.floor() + 1, state.floor() + 1],
+            taken: rows.clone(),
             rows,
             highest,
             flights: VecDeque::new(),
@@ -264,6 +267,10 @@ impl Session {
     /// Takes a checked acknowledgement.
     pub(crate) fn acknowledged(&mut self, lanes: &[(Lane, Ranges)], now: Duration) {
         for (lane, taken) in lanes {
+            if *lane == Lane::Samples {
+                self.taken.merge(taken); // What 64 ranges do not hold is sent again at worst.
+                self.rows.merge(taken); // After a refusal these may count as not sent.
+            }
             let (answered, open): (VecDeque<Flight>, VecDeque<Flight>) =
                 std::mem::take(&mut self.flights).into_iter().partition(|flight| {
                     let done = |(first, last): &(u64, u64)| taken.contains_range(*first, *last);
@@ -286,6 +293,14 @@ impl Session {
             self.fill_bytes = (self.fill_bytes / 2).max(FILL_BYTES.0);
         }
         self.fill_at = now + took.min(FILL_REST_MAX);
+    }
+
+    /// The collector took none of the rows that it has not acknowledged: they are to be sent again. The first attempt
+    /// is a small one, as it may be refused, too.
+    pub(crate) fn refused(&mut self, now: Duration) {
+        self.flights.retain(|flight| flight.lane != Lane::Samples);
+        self.rows = self.taken.clone();
+        (self.fill_bytes, self.fill_at) = (FILL_BYTES.0, now);
     }
 
     /// The collector wants fewer rows for a while.

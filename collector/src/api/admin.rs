@@ -2,6 +2,7 @@
 //!
 //! Secrets leave here once, in the answer to the call that made them; no list shows their digests.
 
+mod spools;
 mod status;
 
 use std::time::Duration;

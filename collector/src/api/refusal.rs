@@ -30,7 +30,7 @@ pub(super) fn refused(refusal: Refusal) -> Status {
         Refusal::Invalid { .. } => Status::invalid_argument(text),
         Refusal::Denied { .. } => Status::permission_denied(text),
         Refusal::AlreadyExists { .. } => Status::already_exists(text),
-        Refusal::Exhausted { .. } => Status::resource_exhausted(text),
+        Refusal::Exhausted { .. } | Refusal::NoRoom => Status::resource_exhausted(text),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::identity::authorise::Caller;
 use crate::ingest::presence::Presence;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows;
+use crate::room::Room;
 use crate::samples;
 use crate::state::testing::{digest, enrolment, evaluation, rule, token};
 use crate::state::{Command, Defaults};
@@ -131,12 +132,15 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     let ledger = ledger::open(disk, &dir.join("journal")).unwrap().start(Defaults::default(), fatal);
     let reader = ledger.reader().await.unwrap();
     let (tables, path) = (Arc::new(MemoryTables::default()), dir.join("store"));
-    let projection = projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current());
+    let followed =
+        projector::Followed { reader, head: ledger.head(), room: Room::boundless(), unopened: false };
+    let projection = projector::start(path, tables, followed, stop.clone(), Handle::current());
     Api {
         ledger,
         projection,
         samples,
         rows,
+        room: Room::boundless(),
         presence: Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now())),
         plan: Arc::new(ArcSwap::default()),
         statistics: Arc::default(),

@@ -72,7 +72,10 @@ const KEYS: &[&str] = &[
     "alerting.auto_resolve_after",
     "retention.samples",
     "retention.samples_max_bytes",
+    "retention.samples_min_bytes",
     "retention.events",
+    "storage.reserve_bytes",
+    "storage.free_floor_bytes",
 ];
 
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -120,6 +123,9 @@ impl Reader {
             "alerting.auto_resolve_after" => config.auto_resolve_after = duration(value, 0, 86_400)?,
             "retention.samples" => config.keep_samples = duration(value, 3600, 3650 * 86_400)?,
             "retention.samples_max_bytes" => config.samples_bytes_max = bytes(value)?,
+            "retention.samples_min_bytes" => config.samples_bytes_min = bytes(value)?,
+            "storage.reserve_bytes" => config.room.reserve_bytes = bytes(value)?,
+            "storage.free_floor_bytes" => config.room.free_floor_bytes = bytes(value)?,
             "retention.events" => config.keep_events = duration(value, 86_400, 3650 * 86_400)?,
             _ => return Err(unknown(name)),
         }

@@ -32,8 +32,9 @@ use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::{Batch, Rows};
 use crate::listen::connection::Peer;
-use crate::state::Command;
+use crate::room::{RETRY_AFTER, Room};
 use crate::state::command::Heard;
+use crate::state::{Command, Refusal};
 
 use super::records;
 
@@ -48,6 +49,8 @@ const BATCH_VALUES: usize = 64 * 1024;
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How far ahead of the collector's clock a row may be: what the clock mapping leaves without a step.
 const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// Between the moments at which two sessions are asked to try rows again: a thousand of them come within 5 s.
+const RETRY_SPREAD: Duration = Duration::from_millis(5);
 /// How often an open stream's certificate is looked at, beside every change of the registry.
 const RECHECK: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,7 @@ pub struct Agents {
     pub rows: Rows,
     pub presence: Arc<Presence>,
     pub sessions: Arc<AtomicU64>,
+    pub room: Arc<Room>,
     pub stop: CancellationToken,
 }
 
@@ -206,7 +210,14 @@ impl Session {
         S: Stream<Item = Result<pb::SessionRequest, Status>> + Unpin,
     {
         let mut acknowledged = self.acknowledge.subscribe();
+        let mut gate = agents.room.gate();
+        let mut closings = 0;
         loop {
+            let closed = gate.borrow_and_update().clone();
+            if closed.refused.is_some() && closings != closed.closings {
+                closings = closed.closings;
+                self.refuse(agents, down).await?;
+            }
             tokio::select! {
                 biased;
                 changed = acknowledged.changed() => {
@@ -214,6 +225,7 @@ impl Session {
                     let taken = lane_out(Lane::Samples, &acknowledged.borrow_and_update());
                     self.acknowledge_lanes(down, vec![taken]).await?;
                 }
+                changed = gate.changed() => changed.map_err(|_| unavailable(Stopping))?,
                 message = input.next() => match message.transpose()? {
                     Some(pb::SessionRequest { kind: Some(kind) }) => self.message(agents, down, kind).await?,
                     Some(_) => return Err(Status::invalid_argument("an empty message")),
@@ -230,7 +242,7 @@ impl Session {
                 .rows
                 .table(table, |series| agents.rows.share_texts(series))
                 .map_err(Status::invalid_argument),
-            Up::Rows(pb::Rows { rows }) => self.take_rows(agents, rows).await,
+            Up::Rows(pb::Rows { rows }) => self.take_rows(agents, down, rows).await,
             Up::Records(pb::Records { lane, records }) => {
                 self.take_records(agents, down, lane, records).await
             }
@@ -238,7 +250,20 @@ impl Session {
         }
     }
 
-    async fn take_rows(&mut self, agents: &Agents, rows: Vec<pb::Row>) -> Result<(), Status> {
+    /// Tells the agent that what is not acknowledged was refused. Agents are asked to come back at different moments.
+    async fn refuse(&self, agents: &Agents, down: &Sender) -> Result<(), Status> {
+        let standing = agents.room.standing();
+        let why = standing.refused.map_or_else(|| "the disk was full".to_owned(), |refused| refused.why);
+        let wait = RETRY_AFTER + RETRY_SPREAD * u32::try_from(self.number % 1_024).unwrap_or(0);
+        let throttle = pb::Throttle {
+            retry_after_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            reason: format!("RESOURCE_EXHAUSTED: {why}"),
+            refused: true,
+        };
+        send(down, Down::Throttle(throttle)).await
+    }
+
+    async fn take_rows(&mut self, agents: &Agents, down: &Sender, rows: Vec<pb::Row>) -> Result<(), Status> {
         if rows.len() > ROWS_MAX {
             return Err(Status::invalid_argument(format!(
                 "{} rows in a message, at most {ROWS_MAX}",
@@ -246,7 +271,7 @@ impl Session {
             )));
         }
         let (received, latest) = (Instant::now(), now().plus(AHEAD_MAX));
-        let mut rows = rows.into_iter().peekable();
+        let (mut rows, mut refused) = (rows.into_iter().peekable(), false);
         while rows.peek().is_some() {
             let (mut taken, mut values) = (Vec::new(), 0);
             while let Some(row) = rows.next_if(|_| values < BATCH_VALUES) {
@@ -254,11 +279,16 @@ impl Session {
                 values += row.values.len();
                 taken.push(row);
             }
+            // They were decoded all the same: later rows of their chains need it.
+            if !agents.room.takes_rows() {
+                refused = true;
+                continue;
+            }
             let (agent, epoch, acknowledge) = (self.agent, self.epoch, self.acknowledge.clone());
             let batch = Batch { agent, epoch, rows: taken, received, acknowledge };
             agents.rows.take(batch).await.map_err(unavailable)?;
         }
-        Ok(())
+        if refused { self.refuse(agents, down).await } else { Ok(()) }
     }
 
     async fn take_records(
@@ -285,7 +315,7 @@ impl Session {
         });
         let decided = agents.ledger.submit_all(commands.collect(), Actor::Agent(self.agent)).await;
         for decided in decided.map_err(unavailable)? {
-            decided.map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
+            decided.map_err(refused)?;
         }
         for gap in gaps {
             let rows = agents.rows.gap((self.agent, self.epoch), gap, self.acknowledge.clone());
@@ -340,7 +370,15 @@ type Sender = mpsc::Sender<Result<pb::SessionResponse, Status>>;
 
 async fn submit(agents: &Agents, command: Command) -> Result<(), Status> {
     let decided = agents.ledger.submit(command, Actor::System).await.map_err(unavailable)?;
-    decided.map(|_| ()).map_err(|refusal| Status::failed_precondition(refusal.to_string()))
+    decided.map(|_| ()).map_err(refused)
+}
+
+/// An agent that can change nothing about a refusal comes back at leisure; one that only has to wait, soon.
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::NoRoom => Status::resource_exhausted(refusal.to_string()),
+        refusal => Status::failed_precondition(refusal.to_string()),
+    }
 }
 
 /// Tells the ledger that the host is heard; gives its clock mapping and its name.

@@ -25,8 +25,13 @@ const KEPT: usize = 2;
 /// Writes the state durably; older checkpoints beyond the newest two are removed.
 pub fn write(disk: &dyn Disk, dir: &Path, state: &State) -> Result<PathBuf, JournalError> {
     let path = dir.join(format!("checkpoint-{:020}", state.last_seq()));
-    let failed =
-        |error: std::io::Error| JournalError::Checkpoint { path: path.clone(), why: error.to_string() };
+    let failed = |error: std::io::Error| {
+        let (path, why) = (path.clone(), error.to_string());
+        match disk::is_full(&error) {
+            true => JournalError::CheckpointFull { path, why },
+            false => JournalError::Checkpoint { path, why },
+        }
+    };
     disk.create_dir(dir).map_err(failed)?;
     disk::replace(disk, &path, &encode(state)).map_err(failed)?;
     let names = list(disk, dir).map_err(failed)?;

@@ -5,6 +5,7 @@
 //! disk fails, nobody is answered and the collector stops: what was not durable was never said.
 //! Here is no rule of what may be decided (`state`), and nothing of who may ask (`identity`).
 
+mod roomy;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
 use crate::clock;
+use crate::room::Room;
 use crate::state::{Command, Defaults, Refusal, State, decide};
 
 /// Commands that wait for the writer. Beyond it callers wait: a second of work at the slowest disk we promise for.
@@ -221,6 +223,7 @@ pub struct Opened {
     disk: Arc<dyn Disk>,
     checkpoints: PathBuf,
     checkpoint_seq: u64,
+    room: Arc<Room>,
     /// What was found and is worth telling people.
     pub problems: Vec<String>,
 }
@@ -255,7 +258,8 @@ pub fn open_with(config: Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<Open
         state.apply(&decode(&entry.payload, entry.seq)?);
     }
     problems.dedup();
-    Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, problems })
+    let room = Room::boundless();
+    Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, room, problems })
 }
 
 fn damaged(first: u64, last: u64) -> String {
@@ -266,6 +270,11 @@ impl Opened {
     /// The state that was found.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The room that its disk has; without a word there is no end of it.
+    pub fn in_room(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     /// Starts the thread. `fatal` is told why it ended, if the disk failed it; `stop` is cancelled then.
@@ -294,8 +303,11 @@ impl Opened {
             registry: registry_out,
             current,
             next_due,
+            room: self.room,
+            stop: fatal.stop.clone(),
             waiting_bytes: 0,
             group_begins: true,
+            checkpoint_after: 0,
         };
         thread::Builder::new()
             .name("ledger".into())
@@ -354,10 +366,14 @@ struct Writer {
     registry: watch::Sender<Arc<Registry>>,
     current: Arc<ArcSwap<Registry>>,
     next_due: Arc<AtomicI64>,
+    room: Arc<Room>,
+    stop: CancellationToken,
     /// Bytes of the group that are not durable yet.
     waiting_bytes: usize,
     /// Whether everything appended is durable.
     group_begins: bool,
+    /// No checkpoint before this event: the last attempt found no room.
+    checkpoint_after: u64,
 }
 
 /// What waits for the group to be durable.
@@ -399,7 +415,7 @@ impl Writer {
                 reply.send(()).ok(); // Whoever asked may have left.
                 return Ok(());
             }
-            if self.state.last_seq() >= self.checkpoint_seq + CHECKPOINT_EVERY {
+            if self.state.last_seq() >= (self.checkpoint_seq + CHECKPOINT_EVERY).max(self.checkpoint_after) {
                 self.checkpoint()?;
             }
         }
@@ -408,6 +424,9 @@ impl Writer {
     /// Decides one command and takes its events into the log's buffer and the state.
     fn decide(&mut self, command: &Command, actor: &Actor) -> Result<Decided, JournalError> {
         let now = clock::now();
+        if self.room.is_exhausted() && !gives_room(command) {
+            return Ok(Err(Refusal::NoRoom));
+        }
         let drafts = match decide(&self.state, command, actor, now, &self.defaults) {
             Ok(drafts) => drafts,
             Err(refusal) => return Ok(Err(refusal)),
@@ -421,7 +440,7 @@ impl Writer {
         for (index, payload) in payloads.iter().enumerate() {
             let more = if index + 1 < payloads.len() { whole::MORE } else { 0 };
             let group = if std::mem::take(&mut self.group_begins) { whole::GROUP } else { 0 };
-            self.log.append(more | group, payload)?;
+            self.roomy(|log| log.append(more | group, payload))?;
         }
         events.iter().for_each(|event| self.state.apply(event));
         Ok(Ok(events))
@@ -430,10 +449,10 @@ impl Writer {
     /// A decision lies in one segment and becomes durable at once, so that a crash leaves all of it or nothing.
     fn make_room(&mut self, bytes: usize) -> Result<(), JournalError> {
         if self.log.will_roll(bytes) {
-            self.log.roll()?;
+            self.roomy(Log::roll)?;
             (self.group_begins, self.waiting_bytes) = (true, 0);
         } else if self.waiting_bytes + bytes > WAITING_BYTES_MAX {
-            self.log.sync()?;
+            self.roomy(Log::sync)?;
             (self.group_begins, self.waiting_bytes) = (true, 0);
         }
         self.waiting_bytes += bytes;
@@ -460,7 +479,7 @@ impl Writer {
 
     /// Makes the group durable, then shows it.
     fn settle(&mut self, waiting: Vec<Waiting>, who_changed: bool) -> Result<(), JournalError> {
-        let durable = self.log.sync()?;
+        let durable = self.roomy(Log::sync)?;
         (self.group_begins, self.waiting_bytes) = (true, 0);
         if who_changed {
             let registry = Arc::new(Registry::of(&self.state));
@@ -478,18 +497,15 @@ impl Writer {
         }
         Ok(())
     }
-
-    fn checkpoint(&mut self) -> Result<(), JournalError> {
-        if self.state.last_seq() > self.checkpoint_seq {
-            checkpoint::write(&*self.disk, &self.checkpoints, &self.state)?;
-            self.checkpoint_seq = self.state.last_seq();
-        }
-        Ok(())
-    }
 }
 
 fn due(state: &State) -> i64 {
     state.next_due().unwrap_or(Timestamp::MAX).as_millis()
+}
+
+/// What is decided even when the reserve is used up: settling a sealing lets journal segments go.
+fn gives_room(command: &Command) -> bool {
+    matches!(command, Command::Sealed(_))
 }
 
 fn changes_who(event: &Event) -> bool {

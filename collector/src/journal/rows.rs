@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ledger::Fatal;
 use super::{JournalError, SAMPLES_FORMAT, SAMPLES_SEGMENT, Stopping};
+use crate::room::Room;
 use crate::samples::Store;
 use read::{Decoder, Kept};
 use write::Writer;
@@ -199,6 +200,7 @@ pub struct Opened {
     progress: HashMap<(AgentId, Epoch), Ranges>,
     segments: Vec<(u64, Timestamp)>,
     store: Arc<Store>,
+    room: Arc<Room>,
     /// Rows that were durable but perhaps not evaluated, in order.
     pub unevaluated: Vec<DurableRow>,
     /// The youngest row of each host that was evaluated: what is older is late, also after a start.
@@ -240,7 +242,8 @@ pub fn open_with(
     let segments = log.segments().iter().map(|segment| (segment.first_seq, Timestamp::MIN)).collect();
     let evaluated_at = store.last_rows().into_iter().collect();
     let unevaluated = Vec::new();
-    let mut opened = Opened { log, progress, segments, store, unevaluated, evaluated_at, problems };
+    let room = Room::boundless();
+    let mut opened = Opened { log, progress, segments, store, room, unevaluated, evaluated_at, problems };
     opened.replay(sealed, evaluated_through)?;
     Ok(opened)
 }
@@ -304,11 +307,16 @@ impl Opened {
         }
     }
 
+    /// The room that its disk has; without a word there is no end of it.
+    pub fn in_room(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
+    }
+
     /// Starts the thread; durable rows go to `evaluate`, waiting when it is behind.
     pub fn start(self, evaluate: SyncSender<DurableRow>, fatal: Fatal) -> Rows {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let store = self.store.clone();
-        let writer = Writer::new(self.log, self.store, self.progress, self.segments, evaluate);
+        let writer = Writer::new(self, evaluate);
         thread::Builder::new()
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))

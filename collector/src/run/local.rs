@@ -59,7 +59,11 @@ async fn answer(parts: &Parts, request: Request<Incoming>) -> Result<Response<Fu
     }
     Ok(match request.uri().path() {
         "/-/healthy" => text(StatusCode::OK, "healthy\n".into()),
-        "/-/ready" => text(StatusCode::OK, "ready\n".into()),
+        // Ready all the same: outcomes, incidents and queries go on.
+        "/-/ready" => match parts.room.standing().trouble() {
+            None => text(StatusCode::OK, "ready\n".into()),
+            Some(trouble) => text(StatusCode::OK, format!("ready; {trouble}\n")),
+        },
         "/metrics" => text(StatusCode::OK, metrics(parts)),
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
     })
@@ -113,6 +117,11 @@ fn metrics(parts: &Parts) -> String {
         "The last event in the store.",
         *parts.projection.applied.borrow() as f64,
     );
+    let disk = parts.room.standing();
+    metric("disk_free_bytes", "gauge", "Free room on the disk of the journals.", disk.free as f64);
+    metric("disk_reserve_bytes", "gauge", "Allocated for outcomes and incidents.", disk.reserve_held as f64);
+    let refused = if disk.refused.is_some() { 1.0 } else { 0.0 };
+    metric("rows_refused", "gauge", "Whether rows are refused for want of room.", refused);
     metric("resident_bytes", "gauge", "Resident memory of the process.", resident_bytes() as f64);
     out
 }

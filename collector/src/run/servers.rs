@@ -78,6 +78,7 @@ pub(super) fn serve(
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
         sessions: parts.sessions.clone(),
+        room: parts.room.clone(),
         stop: parts.stop.clone(),
     };
     let front = ports.front.accept(front_tls, Clients::Anyone, limits);
@@ -145,6 +146,7 @@ fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
         samples: parts.samples.clone(),
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
+        room: parts.room.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),
         about: Arc::new(About {

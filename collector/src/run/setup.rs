@@ -19,6 +19,7 @@ use crate::identity::ca::Authority;
 use crate::journal::ledger::Ledger;
 use crate::journal::{JournalError, Stopping, rows};
 use crate::listen::{ListenError, Listener};
+use crate::room::Room;
 use crate::samples::{self, BlockError};
 use crate::state::{Command, Refusal, State};
 
@@ -124,6 +125,13 @@ pub(super) fn store_epoch(data: &Path) -> Result<String, StartError> {
     let epoch = Uuid::new_v4().simple().to_string();
     private_file::replace(&path, &epoch).map_err(|error| failed(&error))?;
     Ok(epoch)
+}
+
+/// The room on the disk that holds the journals, with its reserve taken if it fits.
+pub(super) fn room(disk: &Arc<dyn Disk>, config: &Config) -> Result<Arc<Room>, StartError> {
+    let dir = config.data_dir.join("journal");
+    Room::open(disk.clone(), &dir, config.room, clock::now())
+        .map_err(|error| StartError::Directory { dir, why: error.to_string() })
 }
 
 pub(super) fn open_rows(

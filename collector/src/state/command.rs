@@ -118,6 +118,12 @@ pub enum Command {
         seq: u64,
     },
     Sealed(Sealed),
+    /// How the collector's own disk stands: short of room, and why, or well.
+    CollectorDisk {
+        /// The collector's host.
+        instance: String,
+        short: Option<String>,
+    },
 }
 
 /// A person's or a tool's act on an incident.
@@ -223,6 +229,10 @@ pub enum Refusal {
     AlreadyExists { what: String },
     #[error("no more than {max} {what}")]
     Exhausted { what: String, max: usize },
+    #[error(
+        "the collector's disk is full and its reserve is used up: free some room there, nothing was changed"
+    )]
+    NoRoom,
 }
 
 impl Refusal {

@@ -1,5 +1,7 @@
 //! The projector: the thread that follows the journal into the store.
 
+mod shortage;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::{SledTables, Store, StoreError, Tables};
 use crate::clock::now;
 use crate::journal::ledger;
+use crate::room::Room;
+use shortage::{Laid, ROOM_CHECK};
 
 /// Events in one transaction: short ones, because sled holds a lock of the whole process meanwhile.
 const BATCH: usize = 256;
@@ -43,6 +47,7 @@ pub fn open(path: &Path) -> Result<(Arc<dyn Tables>, Option<String>), StoreError
     match SledTables::open(path) {
         Ok(tables) => Ok((Arc::new(tables), None)),
         Err(error) if !path.exists() => Err(error), // There is nothing to set aside: it cannot be made.
+        Err(error) if error.is_full() => Err(error), // Nothing is wrong with it.
         Err(error) => {
             let aside = set_aside(path)?;
             let problem = format!(
@@ -62,28 +67,41 @@ fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// What is followed, and what is minded meanwhile.
+pub struct Followed {
+    pub reader: Reader,
+    pub head: watch::Receiver<u64>,
+    pub room: Arc<Room>,
+    /// Whether the tables only stand in for a store that could not be opened for want of room.
+    pub unopened: bool,
+}
+
 /// Starts to follow the journal from where the store is.
 pub fn start(
     path: PathBuf,
     tables: Arc<dyn Tables>,
-    reader: Reader,
-    head: watch::Receiver<u64>,
+    Followed { reader, head, room, unopened }: Followed,
     stop: CancellationToken,
     handle: Handle,
 ) -> Projection {
     let store = Store::new(tables);
     let (applied_out, applied) = watch::channel(store.applied().unwrap_or(0));
     let problems = Arc::new(Mutex::new(Vec::new()));
-    let projector = Projector {
+    let mut projector = Projector {
         path,
         store: store.clone(),
         reader,
         head,
+        room,
         stop,
         handle,
         applied: applied_out,
+        laid: None,
         problems: problems.clone(),
     };
+    if unopened {
+        projector.lay_over(Some(&StoreError::Record("it could not be opened".into())));
+    }
     thread::Builder::new()
         .name("projector".into())
         .spawn(move || projector.run())
@@ -96,9 +114,12 @@ struct Projector {
     store: Store,
     reader: Reader,
     head: watch::Receiver<u64>,
+    room: Arc<Room>,
     stop: CancellationToken,
     handle: Handle,
     applied: watch::Sender<u64>,
+    /// While there is no room on the disk.
+    laid: Option<Laid>,
     problems: Arc<Mutex<Vec<String>>>,
 }
 
@@ -108,6 +129,16 @@ impl Projector {
         loop {
             match self.follow() {
                 Ok(()) => return,
+                // Nothing is wrong with the store, and a new one would not fit either.
+                Err(error) if self.laid.is_none() && (error.is_full() || !self.room.takes_rows()) => {
+                    self.lay_over(Some(&error));
+                }
+                // It cannot even be read.
+                Err(_) if self.laid.is_some() && self.is_short() => {
+                    if !self.wait_for_room() {
+                        return;
+                    }
+                }
                 Err(error) if rebuilds < REBUILDS_MAX => {
                     rebuilds += 1;
                     if let Err(again) = self.rebuild(&error) {
@@ -124,6 +155,11 @@ impl Projector {
     fn say(&self, problem: String) {
         tracing::error!("{problem}");
         self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+    }
+
+    fn unsay(&self, beginning: &str) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.retain(|problem| !problem.starts_with(beginning));
     }
 
     fn rebuild(&mut self, error: &StoreError) -> Result<(), StoreError> {
@@ -146,6 +182,10 @@ impl Projector {
         self.seek(applied + 1)?;
         let mut ended = false;
         loop {
+            if self.mind_room()? {
+                let applied = self.store.applied()?;
+                self.seek(applied + 1)?;
+            }
             let batch = self.batch()?;
             if let Some(last) = batch.last() {
                 self.store.apply(&batch)?;
@@ -156,8 +196,13 @@ impl Projector {
                 return Ok(());
             }
             let (head, stop) = (&mut self.head, self.stop.clone());
+            let short = self.laid.is_some();
             ended = !self.handle.block_on(async {
-                tokio::select! { changed = head.changed() => changed.is_ok(), () = stop.cancelled() => false }
+                tokio::select! {
+                    changed = head.changed() => changed.is_ok(),
+                    () = tokio::time::sleep(ROOM_CHECK), if short => true,
+                    () = stop.cancelled() => false,
+                }
             });
         }
     }

@@ -25,7 +25,7 @@ impl Store {
         *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = tables;
     }
 
-    fn tables(&self) -> Arc<dyn Tables> {
+    pub(super) fn tables(&self) -> Arc<dyn Tables> {
         self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::journal::ledger::{self, Fatal};
+use crate::room::Room;
 use crate::state::testing::{Desk, run, run_end, token};
 use crate::state::{Command, Defaults};
 use tocsin_shared::identity::Env;
@@ -87,8 +88,9 @@ async fn a_store_follows_goes_on_and_is_built_again_when_it_is_ahead() {
             tables.commit(&[write]).unwrap();
         }
         let (stop, reader) = (CancellationToken::new(), ledger.reader().await.unwrap());
-        let projection =
-            projector::start(path.clone(), tables, reader, ledger.head(), stop.clone(), Handle::current());
+        let followed =
+            projector::Followed { reader, head: ledger.head(), room: Room::boundless(), unopened: false };
+        let projection = projector::start(path.clone(), tables, followed, stop.clone(), Handle::current());
         if ahead.is_none() {
             assert_eq!(projection.store.applied().unwrap(), n - 1, "it goes on where it was");
         }

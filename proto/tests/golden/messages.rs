@@ -129,7 +129,7 @@ pub(crate) fn acknowledgement() -> Down {
 }
 
 pub(crate) fn throttle() -> Down {
-    Down::Throttle(pb::Throttle { retry_after_ms: 2_000, reason: "the disk is full".into() })
+    Down::Throttle(pb::Throttle { retry_after_ms: 2_000, reason: "the disk is full".into(), refused: false })
 }
 
 pub(crate) fn enroll_request() -> pb::EnrollRequest {

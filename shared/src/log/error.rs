@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::frame::FRAME_MAX;
 
+/// What is being done in an fsync.
+pub(super) const SYNCING: &str = "make durable";
+
 /// What a log operation failed at.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -23,9 +26,10 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether the cause is that there is no room left on the disk. The same call may succeed later.
+    /// Whether the cause is that there is no room left on the disk. The same call may succeed later. A failed fsync is
+    /// never that, whatever it says: what was written before it may be lost.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if crate::disk::is_full(source))
+        matches!(self, Self::Io { doing, source, .. } if *doing != SYNCING && crate::disk::is_full(source))
     }
 }
 

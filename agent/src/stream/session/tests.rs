@@ -207,3 +207,33 @@ fn a_hole_without_records_is_passed_over() {
     session.acknowledged(&samples(ranges(0, &[(7, 7), (9, 9)])), S);
     assert_eq!(session.flights.len(), 0, "what was not sent need not be acknowledged");
 }
+
+// Cases: C7
+#[test]
+fn refused_rows_are_sent_again_and_records_go_on() {
+    let mut session = session([Ranges::default(), Ranges::default(), ranges(10, &[])]);
+    fill(&mut session, 11, 20, S);
+    session.sent_live(100, 100, S);
+    session.sent_records(Lane::Outcomes, &[1], 2, 100, S);
+    session.acknowledged(&samples(ranges(15, &[])), 2 * S);
+    session.refused(2 * S);
+    session.throttled(10 * S, 2 * S);
+    let durable = [2, 0, 100];
+    let outcome = Action::Records { lane: Lane::Outcomes, first: 2 };
+    assert_eq!(session.action(durable, 3 * S), Ok(outcome), "outcomes do not wait");
+    session.sent_records(Lane::Outcomes, &[2], 3, 100, 3 * S);
+    session.acknowledged(&[(Lane::Outcomes, ranges(2, &[]))], 3 * S);
+    assert!(!session.takes_live(101, 11 * S));
+    assert_eq!(session.action(durable, 11 * S), Ok(Action::Wait { until: 12 * S }));
+    assert_eq!(
+        session.action(durable, 59 * S),
+        Ok(Action::Fill { first: 16, last: 100, bytes: FILL_BYTES.0 })
+    );
+    // A row that was taken after all is not sent again.
+    session.acknowledged(&samples(ranges(15, &[(100, 100)])), 12 * S);
+    assert_eq!(
+        session.action(durable, 59 * S),
+        Ok(Action::Fill { first: 16, last: 99, bytes: FILL_BYTES.0 })
+    );
+    assert_eq!(session.action(durable, 13 * S), session.action(durable, 50 * S), "no connection is given up");
+}

@@ -9,7 +9,9 @@ use tocsin_shared::host::HostState;
 use tonic::Status;
 
 use super::super::{Api, blocking, extend_unique, refusal};
+use super::spools;
 use crate::clock::now;
+use crate::room::Standing;
 use crate::state::State;
 
 /// Lines of problems in one answer; the log has all.
@@ -58,8 +60,11 @@ impl Api {
         let standing = self.rows.standing().await.map_err(refusal::stopping)?;
         let (samples, store) = (self.samples.clone(), self.projection.store.clone());
         let events_dir = self.about.data_dir.join("journal").join("events");
-        let on_disk = move || (samples.stats(), store.bytes(), bytes_in(&events_dir), resident_bytes());
-        let (stats, store_bytes, events_journal_bytes, resident_bytes) = blocking(on_disk).await?;
+        let on_disk = move || {
+            let spools = spools::trouble(&samples);
+            (samples.stats(), store.bytes(), bytes_in(&events_dir), resident_bytes(), spools)
+        };
+        let (stats, store_bytes, events_journal_bytes, resident_bytes, spools) = blocking(on_disk).await?;
         let (evaluated, late) = self.statistics.rows();
         let (evaluate_p50_us, evaluate_p99_us) = self.statistics.delay_quantiles();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -83,19 +88,36 @@ impl Api {
             store_bytes,
             resident_bytes,
             data_dir: self.about.data_dir.display().to_string(),
-            problems: self.problems(),
+            problems: self.problems(spools),
             evaluate_p50_us,
             evaluate_p99_us,
             consumers: count(counts.consumers),
             consumer_lag_max: counts.consumer_lag_max,
+            disk: Some(self.disk()),
         })
     }
 
+    fn disk(&self) -> pb::DiskStatus {
+        let Standing { free, total, reserve_held, reserve_wanted, refused, exhausted, blocks_stay: _ } =
+            self.room.standing();
+        pb::DiskStatus {
+            free_bytes: free,
+            total_bytes: total,
+            reserve_bytes: reserve_held,
+            reserve_wanted_bytes: reserve_wanted,
+            refused_since_ms: refused.as_ref().map_or(0, |refused| refused.since.as_millis()),
+            why: refused.map(|refused| refused.why).unwrap_or_default(),
+            exhausted,
+        }
+    }
+
     /// What is wrong with the collector itself; what is wrong with hosts are alerts.
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self, spools: Vec<String>) -> Vec<String> {
         let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut problems = lines(&self.about.problems);
+        let mut problems: Vec<String> = self.room.standing().trouble().into_iter().collect();
+        extend_unique(&mut problems, lines(&self.about.problems));
         extend_unique(&mut problems, lines(&self.projection.problems));
+        extend_unique(&mut problems, spools);
         let plan = self.plan.load_full();
         let failing = plan.rules.iter().filter_map(|planned| {
             let id = planned.rule.id.as_str();

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows;
+use crate::room;
 use crate::samples::Store;
 use crate::state::Defaults;
 use crate::state::testing::{agent, enrolment, token};
@@ -58,7 +59,9 @@ async fn bench() -> Bench {
         decided.unwrap();
     }
     let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
-    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), stop };
+    let nothing = room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
+    let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), nothing, now()).unwrap();
+    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), room, stop };
     Bench { agents, disk, _dir: dir, _durable: durable }
 }
 
@@ -240,4 +243,32 @@ async fn a_host_that_was_told_silent_is_heard_again_at_its_next_heartbeat() {
     stream.send(Up::Heartbeat(pb::Heartbeat { clock: clock_now(), ..pb::Heartbeat::default() })).await;
     head.changed().await.unwrap();
     assert_eq!(state().await.unwrap(), Some(HostState::Online));
+}
+
+// Cases: C7
+#[tokio::test]
+async fn without_room_rows_are_refused_explicitly_and_records_go_on() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    stream.table(1).await;
+    bench.agents.room.close("the disk is full", now());
+    let refused = |answer: Result<Down, Status>| match answer {
+        Ok(Down::Throttle(pb::Throttle { retry_after_ms, reason, refused: true })) => {
+            assert!(retry_after_ms >= 10_000 && reason.starts_with("RESOURCE_EXHAUSTED: "), "{reason}");
+        }
+        other => panic!("no refusal: {other:?}"),
+    };
+    refused(stream.next().await);
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
+    refused(stream.next().await);
+    let records = vec![pb::Record { seq: 1, kind: None }];
+    stream.send(Up::Records(pb::Records { lane: Lane::Outcomes.number(), records })).await;
+    assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(1));
+    let (mut second, taken) = bench.welcomed().await;
+    assert_eq!(taken, Ranges::default(), "nothing of the rows was taken");
+    refused(second.next().await);
+    bench.agents.room.look(now());
+    second.table(1).await;
+    second.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
+    assert_eq!(second.acknowledged(Lane::Samples).await, Ranges::up_to(3));
 }

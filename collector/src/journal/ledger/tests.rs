@@ -148,3 +148,90 @@ async fn only_what_a_checkpoint_covers_is_dropped() {
     ledger.stop().await;
     assert_eq!(*opened(&disk, 2_000).state(), state);
 }
+
+/// A ledger over a disk with so many bytes and a reserve of 256 KiB.
+fn roomy(disk: &MemoryDisk, capacity: u64) -> (Ledger, Fatal, Arc<Room>) {
+    disk.set_capacity(capacity);
+    let config = crate::room::Config { reserve_bytes: 256 << 10, free_floor_bytes: 0 };
+    let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), config, clock::now()).unwrap();
+    let fatal = Fatal::new(CancellationToken::new());
+    let ledger = opened(disk, 64 << 10).in_room(room.clone()).start(Defaults::default(), fatal.clone());
+    (ledger, fatal, room)
+}
+
+// Cases: C7
+#[tokio::test]
+async fn a_full_disk_is_written_from_the_reserve_until_commands_are_refused_and_heals() {
+    let disk = MemoryDisk::new();
+    let (ledger, fatal, room) = roomy(&disk, 512 << 10);
+    let filler = vec![0; usize::try_from((512 << 10) - disk.used()).unwrap()];
+    disk.set_content(Path::new("/other"), filler);
+    let (mut answered, mut refused) = (0, 0);
+    for n in 1..=2_000 {
+        match enrol(&ledger, n).await.unwrap() {
+            Ok(_) => answered = n,
+            Err(refusal) => {
+                assert_eq!(refusal, Refusal::NoRoom);
+                refused = n;
+                break;
+            }
+        }
+        assert!(room.lives_on_reserve(), "there is no other room");
+    }
+    assert!(answered > 50 && refused > answered, "{answered} answered, {refused} refused");
+    assert!(!room.takes_rows() && fatal.reason().is_none());
+    let known = ledger.read(move |state| state.host(agent(answered)).is_some());
+    assert!(known.await.unwrap(), "what can be read goes on");
+
+    disk.set_capacity(8 << 20);
+    room.look(clock::now());
+    assert!(room.takes_rows());
+    enrol(&ledger, 5_000).await.unwrap().unwrap();
+    ledger.stop().await;
+    disk.crash(Crash::Dropped);
+    let again = opened(&disk, 64 << 10);
+    for n in (1..=answered).chain([5_000]) {
+        assert!(again.state().host(agent(n)).is_some(), "host {n} was answered");
+    }
+    assert_eq!(again.problems, [""; 0], "no partial frame stayed");
+}
+
+// Cases: C7, C8
+#[tokio::test]
+async fn no_room_is_waited_out_and_a_failed_fsync_is_the_end() {
+    let full = std::io::ErrorKind::StorageFull;
+    for (operation, kind, ends) in [
+        (Operation::Write, full, false),
+        (Operation::Create, full, false),
+        (Operation::SyncData, full, true),
+        (Operation::SyncDir, full, true),
+        (Operation::SyncData, std::io::ErrorKind::Other, true),
+        (Operation::Write, std::io::ErrorKind::Other, true),
+    ] {
+        let disk = MemoryDisk::new();
+        let (ledger, fatal, room) = roomy(&disk, 8 << 20);
+        disk.fail(Fault { operation: Some(operation), after: 0, kind, stays: false });
+        let answer = enrol(&ledger, 1).await;
+        assert_eq!(answer.is_err(), ends, "{operation:?} {kind}: {answer:?}");
+        if ends {
+            fatal.stop.cancelled().await;
+        }
+        assert_eq!(fatal.reason().is_some(), ends, "{operation:?} {kind}: {:?}", fatal.reason());
+        assert_eq!(room.takes_rows(), ends, "rows give way at once: {operation:?} {kind}");
+    }
+}
+
+// Cases: C7
+#[tokio::test]
+async fn a_checkpoint_without_room_is_put_off_and_leaves_nothing_behind() {
+    let disk = MemoryDisk::new();
+    let (ledger, fatal) = started(&disk, 64 << 10);
+    for n in 1..=200 {
+        enrol(&ledger, n).await.unwrap().unwrap();
+    }
+    disk.set_capacity(disk.used());
+    ledger.stop().await;
+    assert_eq!(fatal.reason(), None, "a clean stop");
+    assert!(!disk.paths().iter().any(|path| path.starts_with("/j/checkpoints")), "{:?}", disk.paths());
+    assert!(opened(&disk, 64 << 10).state().host(agent(200)).is_some());
+}

@@ -61,6 +61,10 @@ impl Bench {
     }
 
     fn start(&self) -> Started {
+        self.start_in(Room::boundless())
+    }
+
+    fn start_in(&self, room: Arc<Room>) -> Started {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path()).unwrap().0);
         let config = Config { segment_bytes: self.segment_bytes, scan_all: false };
@@ -73,7 +77,7 @@ impl Bench {
         let problems = std::mem::take(&mut opened.problems);
         let (out, durable) = sync_channel(10_000);
         let fatal = Fatal::new(CancellationToken::new());
-        let rows = opened.start(out, fatal.clone());
+        let rows = opened.in_room(room).start(out, fatal.clone());
         Started { rows, store, unevaluated, evaluated_at, problems, durable, fatal, _dir: dir }
     }
 
@@ -291,5 +295,46 @@ fn the_journal_is_needed_from_the_first_segment_that_is_not_sealed() {
     };
     for (sealed_to, want) in [(0, 1), (2, 10), (9, 10), (10, 31)] {
         assert_eq!(standing.needed_from(at(sealed_to)), want, "{sealed_to}");
+    }
+}
+
+// Cases: C7
+#[tokio::test]
+async fn on_a_full_disk_rows_are_refused_whole_and_come_again() {
+    for capacity in [0, 40, 200, 400, 600, 800] {
+        let mut bench = Bench::new(2_000);
+        let room_of = |disk: &MemoryDisk| {
+            let config = crate::room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            crate::room::Room::open(disk, Path::new("/j"), config, at(0)).unwrap()
+        };
+        let room = room_of(&bench.disk);
+        let started = bench.start_in(room.clone());
+        assert_eq!(take(&started.rows, vec![bench.row(1, 1, 1)]).await, Some(Ranges::up_to(1)));
+        bench.disk.set_capacity(bench.disk.used() + capacity);
+        let rows: Vec<TakenRow> = (2..=20).map(|seq| bench.row(seq, 1, seq as i64)).collect();
+        let (refused, taken) = batch(rows);
+        started.rows.take(refused).await.unwrap();
+        let progress = started.rows.progress(agent(1), EPOCH).await.unwrap();
+        assert!(!room.takes_rows() && progress.floor() < 20, "{capacity}: {progress:?}");
+        assert_eq!(*taken.borrow(), progress, "{capacity}: what is durable is acknowledged, no more");
+        assert_eq!(started.fatal.reason(), None);
+        let shown = samples(&started.store, "0");
+        assert_eq!(shown.len() as u64, progress.floor(), "{capacity}: only what is durable is shown");
+
+        bench.disk.set_capacity(u64::MAX);
+        room.look(at(100));
+        assert!(room.takes_rows());
+        // As an agent sends what it has not heard of: in a chain of its own.
+        let rows: Vec<TakenRow> = (2..=20).map(|seq| bench.row(seq, 2, seq as i64)).collect();
+        assert_eq!(take(&started.rows, rows).await, Some(Ranges::up_to(20)), "{capacity}");
+        started.rows.stop().await;
+        let evaluated: Vec<i64> = started.durable.try_iter().map(|row| row.at.as_millis() / 1000).collect();
+        assert_eq!(evaluated.len(), 20, "{capacity}: each once");
+        bench.disk.crash(Crash::Dropped);
+        let again = bench.start();
+        assert_eq!(again.problems, [""; 0], "{capacity}: no partial frame stayed");
+        assert_eq!(samples(&again.store, "0"), samples(&started.store, "0"), "{capacity}");
+        assert_eq!(samples(&again.store, "0").len(), 20);
     }
 }

@@ -12,17 +12,19 @@ use tocsin_shared::event::LaneProgress;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
-use tocsin_shared::log::Log;
+use tocsin_shared::log::{Log, LogError};
 use tocsin_shared::ranges::Ranges;
 use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, Standing, Table, TakenRow,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, Opened, Standing, Table, TakenRow,
 };
 use super::{insert, show, show_derived};
+use crate::clock::now;
 use crate::journal::JournalError;
+use crate::room::Room;
 use crate::samples::Store;
 
 /// Batches in one group.
@@ -58,42 +60,52 @@ pub(super) struct Writer {
     streams: HashMap<(AgentId, Epoch, u64), Stream>,
     next_stream: u64,
     through: u64,
+    room: Arc<Room>,
+}
+
+/// What is written and made durable at once.
+#[derive(Default)]
+struct Group {
+    /// With the positions and numbers of the rows that were new.
+    batches: Vec<(Batch, Vec<Written>)>,
+    derived: Vec<Derived>,
+    others: Vec<Job>,
+    /// What was known of each spool before.
+    before: HashMap<(AgentId, Epoch), Ranges>,
 }
 
 impl Writer {
-    pub(super) fn new(
-        log: Log,
-        store: Arc<Store>,
-        progress: HashMap<(AgentId, Epoch), Ranges>,
-        segments: Vec<(u64, Timestamp)>,
-        evaluate: SyncSender<DurableRow>,
-    ) -> Self {
+    pub(super) fn new(opened: Opened, evaluate: SyncSender<DurableRow>) -> Self {
+        let Opened { log, store, progress, segments, room, .. } = opened;
         let through = log.durable_seq();
-        Self { log, store, progress, segments, evaluate, streams: HashMap::new(), next_stream: 0, through }
+        let streams = HashMap::new();
+        Self { log, store, progress, segments, evaluate, streams, next_stream: 0, through, room }
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
-        let mut group = Vec::with_capacity(GROUP_MAX);
-        while queue.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
-            let (mut batches, mut derived, mut others) = (Vec::new(), Vec::new(), Vec::new());
-            for job in group.drain(..) {
+        let mut jobs = Vec::with_capacity(GROUP_MAX);
+        while queue.blocking_recv_many(&mut jobs, GROUP_MAX) > 0 {
+            let mut group = Group::default();
+            for job in jobs.drain(..) {
                 match job {
-                    Job::Batch(batch) => batches.push(self.write(batch)?),
-                    Job::Derived(values) => {
-                        for value in &values {
-                            self.write_derived(value)?;
-                        }
-                        derived.extend(values);
-                    }
-                    other => others.push(other),
+                    Job::Batch(batch) => group.batches.push((batch, Vec::new())),
+                    Job::Derived(values) => group.derived.extend(values),
+                    other => group.others.push(other),
                 }
             }
-            self.through = self.log.sync()?;
-            derived.into_iter().for_each(|value| show_derived(&self.store, value));
-            for (batch, new) in batches {
-                self.settle(batch, &new);
+            // Refused before they are anywhere: their sessions know from the gate.
+            if self.room.takes_rows() {
+                match self.write_group(&mut group) {
+                    Err(error) if error.is_full() => self.give_up(&mut group, &error),
+                    written => written?,
+                }
+                self.through = self.log.durable_seq();
+                group.derived.into_iter().for_each(|value| show_derived(&self.store, value));
+                for (batch, new) in group.batches {
+                    self.settle(batch, &new);
+                }
             }
-            for job in others {
+            for job in group.others {
                 if let Some(stopped) = self.answer(job)? {
                     stopped.send(()).ok(); // Whoever asked may have left.
                     return Ok(());
@@ -103,21 +115,48 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends the rows of a batch that are new.
-    fn write(&mut self, batch: Batch) -> Result<(Batch, Vec<Written>), JournalError> {
-        let mut new = Vec::with_capacity(batch.rows.len());
-        for (position, row) in batch.rows.iter().enumerate() {
-            let taken = self.progress.entry((batch.agent, batch.epoch)).or_default();
-            if insert(taken, row.seq) {
-                let (follows, complete) = (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
-                let samples_seq = self.write_row(batch.agent, batch.epoch, row)?;
-                new.push(Written { position, samples_seq, follows, complete });
+    /// Appends what is new and makes it durable.
+    fn write_group(&mut self, group: &mut Group) -> Result<(), LogError> {
+        for (batch, new) in &mut group.batches {
+            let key = (batch.agent, batch.epoch);
+            group.before.entry(key).or_insert_with(|| self.progress.get(&key).cloned().unwrap_or_default());
+            for (position, row) in batch.rows.iter().enumerate() {
+                let taken = self.progress.entry(key).or_default();
+                if insert(taken, row.seq) {
+                    let (follows, complete) = (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
+                    let samples_seq = self.write_row(batch.agent, batch.epoch, row)?;
+                    new.push(Written { position, samples_seq, follows, complete });
+                }
             }
         }
-        Ok((batch, new))
+        for value in &group.derived {
+            self.write_derived(value)?;
+        }
+        self.log.sync().map(drop)
     }
 
-    fn write_row(&mut self, agent: AgentId, epoch: Epoch, row: &TakenRow) -> Result<u64, JournalError> {
+    /// The disk is full: what of the group is durable stays, the rest was never taken and comes again.
+    fn give_up(&mut self, group: &mut Group, error: &LogError) {
+        let why = format!("the disk is full: {error}");
+        let refused = self.log.discard();
+        tracing::warn!(refused, why, "rows are refused");
+        // What waited for the same segment is gone with it: streams and chains begin anew.
+        self.streams.clear();
+        let durable = self.log.durable_seq();
+        self.segments.retain(|(first, _)| *first <= durable + 1);
+        self.progress.extend(group.before.drain());
+        group.derived.clear(); // They are shown; a start has them again if a rule gives them again.
+        for (batch, new) in &mut group.batches {
+            new.retain(|written| written.samples_seq <= durable);
+            let taken = self.progress.entry((batch.agent, batch.epoch)).or_default();
+            for written in new {
+                insert(taken, batch.rows[written.position].seq);
+            }
+        }
+        self.room.close(&why, now());
+    }
+
+    fn write_row(&mut self, agent: AgentId, epoch: Epoch, row: &TakenRow) -> Result<u64, LogError> {
         let key = (agent, epoch, row.table.id);
         let known = self.streams.get(&key).is_some_and(|stream| same(&stream.series, &row.table.series));
         // Both frames go into one segment, so their room is looked for at once.
@@ -147,7 +186,7 @@ impl Writer {
         Ok(seq)
     }
 
-    fn open_stream(&mut self, key: (AgentId, Epoch, u64), table: &Table) -> Result<(), JournalError> {
+    fn open_stream(&mut self, key: (AgentId, Epoch, u64), table: &Table) -> Result<(), LogError> {
         self.note_segment_start();
         self.next_stream += 1;
         let mut stream = stream_of(key.0, key.1, table);
@@ -158,7 +197,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_derived(&mut self, value: &Derived) -> Result<(), JournalError> {
+    fn write_derived(&mut self, value: &Derived) -> Result<(), LogError> {
         let entry = pb::JournalDerived {
             agent: value.agent.map(|agent| agent.0.as_bytes().to_vec()).unwrap_or_default(),
             labels: labels_out(&value.labels),
@@ -173,7 +212,7 @@ impl Writer {
     }
 
     /// Starts a new segment when this one would overflow, and says so: streams and chains begin anew there.
-    fn begin_segment_for(&mut self, bytes: usize) -> Result<bool, JournalError> {
+    fn begin_segment_for(&mut self, bytes: usize) -> Result<bool, LogError> {
         let rolls = self.log.will_roll(bytes);
         if rolls {
             self.log.roll()?;

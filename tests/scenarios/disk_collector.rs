@@ -1,0 +1,88 @@
+//! The collector's disk is full: metrics give way, outcomes and incidents go on, and nothing has to be restarted.
+
+use std::time::Duration;
+
+use tocsin_proto::pb;
+use tocsin_tests::feed::Feed;
+use tocsin_tests::site::{SOON, Site};
+use tocsin_tests::small_disk::SmallDisk;
+use tocsin_tests::wait::wait_until;
+
+use crate::RULES;
+
+const STORAGE: &str = "[storage]\nreserve_bytes = \"2MiB\"\nfree_floor_bytes = \"4MiB\"\n";
+/// Rows are tried again after ten seconds; then the alert has to be gone for ten more.
+const HEALED: Duration = Duration::from_secs(45);
+
+async fn site(mib: u64, options: &[&str]) -> anyhow::Result<Option<(Site, SmallDisk)>> {
+    let mut disk = None;
+    let site = Site::start_prepared(RULES, STORAGE, |data| {
+        disk = SmallDisk::mount(data, mib, options)?;
+        Ok(())
+    });
+    let site = site.await?;
+    Ok(disk.map(|disk| (site, disk)))
+}
+
+async fn rows(site: &Site) -> usize {
+    site.api.stored("scenario_breach[15m]").await.map_or(0, |points| points.len())
+}
+
+async fn disk_status(site: &Site) -> anyhow::Result<(pb::DiskStatus, Vec<String>)> {
+    let status = site.api.admin().get_status(pb::GetStatusRequest {}).await?.into_inner();
+    Ok((status.disk.unwrap_or_default(), status.problems))
+}
+
+// Cases: C7, S11
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_metrics_give_way_and_outcomes_and_incidents_go_on() -> anyhow::Result<()> {
+    let Some((mut site, disk)) = site(32, &[]).await? else { return Ok(()) };
+    let feed = Feed::follow(site.credential_file());
+    let mut host = site.host("db-1", pb::Env::Prod).await?;
+    host.set("scenario_breach", 0.0)?;
+    host.start_agent()?;
+    wait_until("rows", SOON, async || (rows(&site).await >= 2).then_some(())).await?;
+
+    disk.fill(0)?;
+    let pages = feed.wait_for("incident.triggered", SOON, |event| {
+        event.incident().is_some_and(|incident| incident.title.starts_with("CollectorDiskFull"))
+    });
+    assert!(pages.await?.incident().is_some_and(|incident| incident.pages), "it pages");
+    let (status, problems) = disk_status(&site).await?;
+    assert!(status.refused_since_ms > 0 && !status.exhausted, "{status:?}");
+    assert!(problems.iter().any(|line| line.contains("metrics are refused since")), "{problems:?}");
+    let before = rows(&site).await;
+    for n in 0..5 {
+        assert_eq!(host.job(&format!("job-{n}"), &["false"])?.status.code(), Some(1));
+        let job = format!("job-{n}");
+        feed.wait_for("incident.triggered", SOON, |event| {
+            event.incident().is_some_and(|incident| incident.labels.iter().any(|label| label.value == job))
+        })
+        .await?;
+    }
+    let open = site.api.open_incidents().await?;
+    let request = pb::AcknowledgeRequest { number: open[0].number, ..Default::default() };
+    site.api.incidents().acknowledge(request).await?;
+    assert!(rows(&site).await <= before + 1, "rows are refused, not kept");
+
+    site.kill_collector()?;
+    site.start_collector().await?;
+    assert!(disk_status(&site).await?.0.refused_since_ms > 0, "after kill -9 on the full disk, too");
+
+    disk.clean_up()?;
+    let over = before + 8;
+    wait_until("the rows of the whole time", HEALED, async || (rows(&site).await >= over).then_some(()))
+        .await?;
+    feed.wait_for("alert.resolved", HEALED, |event| {
+        event.alert().is_some_and(|alert| alert.source_id == "collector/disk")
+    })
+    .await?;
+    let (status, problems) = disk_status(&site).await?;
+    assert_eq!((status.refused_since_ms, status.reserve_bytes), (0, status.reserve_wanted_bytes));
+    assert_eq!(problems, [""; 0]);
+    let points = site.api.stored("scenario_breach[15m]").await?;
+    let gaps = points.windows(2).filter(|pair| pair[1].at_ms - pair[0].at_ms != 1_000).count();
+    assert_eq!(gaps, 0, "what was refused came again");
+    site.stop_collector().await?;
+    Ok(())
+}
