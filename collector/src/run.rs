@@ -4,6 +4,7 @@
 //! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
+mod heads;
 mod local;
 mod maintenance;
 mod rule_files;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tocsin_shared::alert::{Alert, AlertSource};
@@ -38,6 +39,9 @@ use crate::state::{Command, Defaults, State};
 use crate::store::projector::{self, Projection};
 
 pub use setup::StartError;
+
+/// Between two looks whether a start has evaluated what was left: little against what it takes.
+const EVALUATED_LOOK: Duration = Duration::from_millis(5);
 
 /// A collector that runs.
 pub struct Running {
@@ -107,6 +111,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let ledger = opened.start(defaults, fatal.clone());
     let credential_file = setup::credential(&config, &ledger, &authority, ports.front()).await?;
     let statistics = Arc::new(Statistics::default());
+    let unevaluated = kept.unevaluated.last().map_or(0, |row| row.samples_seq);
     let (rows, evaluator) = evaluation(kept, &plan, &samples, &ledger, &statistics, active, &fatal);
     let projection = project(&config, &ledger, &stop, &mut problems).await?;
     let parts = Parts {
@@ -127,6 +132,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let rule_ids = parts.plan.load().rule_ids();
     let told = parts.ledger.submit(Command::RulesChanged { rule_ids }, Actor::System).await?;
     told.map_err(|refusal| StartError::other("take the rules", refusal))?;
+    evaluated(unevaluated, &parts.statistics, &parts.stop).await?;
     let tasks = TaskTracker::new();
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
@@ -192,6 +198,19 @@ fn evaluation(
         .spawn(move || fatal.guard("evaluation", || evaluate::run(parts, found, &durable)))
         .expect("a thread can be started at the start of the process");
     (rows, evaluator)
+}
+
+/// Waits until what a crash left over is evaluated: the feed opens after it.
+async fn evaluated(
+    through: u64,
+    statistics: &Statistics,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    while statistics.evaluated_through() < through {
+        let look = tokio::time::sleep(EVALUATED_LOOK);
+        stop.run_until_cancelled(look).await.ok_or(StartError::Stopping)?;
+    }
+    Ok(())
 }
 
 async fn project(

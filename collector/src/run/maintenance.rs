@@ -15,14 +15,14 @@ use crate::state::Command;
 /// How often timers and silence are looked at: what is due is at most this late.
 const TICK: Duration = Duration::from_secs(1);
 /// How often sealing and retention are looked at.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How long after its end a window is sealed: rules then find their ranges in memory, and most late rows are in.
 const SEAL_AFTER: Duration = Duration::from_secs(3600);
 
 /// Starts the tasks; they end with `stop`.
 pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker) {
     tasks.spawn(until_stopped(parts.clone(), TICK, tick));
-    tasks.spawn(until_stopped(parts.clone(), HOUSEKEEPING, housekeeping));
+    tasks.spawn(super::heads::run(parts.clone()));
 }
 
 async fn until_stopped<F: Future<Output = ()>>(parts: Parts, every: Duration, run: impl Fn(Parts) -> F) {
@@ -55,7 +55,8 @@ async fn submit(parts: &Parts, command: Command, what: &str) -> bool {
     }
 }
 
-async fn housekeeping(parts: Parts) {
+/// Sealing and retention.
+pub(super) async fn housekeeping(parts: Parts) {
     let sealed_to = now().minus(SEAL_AFTER).align_down(WINDOW);
     seal(&parts, sealed_to).await;
     parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
@@ -109,6 +110,11 @@ async fn seal(parts: &Parts, sealed_to: Timestamp) {
     };
     if submit(parts, Command::Sealed(record), "settle the sealing").await {
         parts.rows.drop_before(samples_from).await.ok(); // Stopping: the next start drops them.
+        let (Ok(sealed), samples) = (super::heads::sealed(parts).await, parts.samples.clone()) else { return };
+        let dropped = tokio::task::spawn_blocking(move || samples.drop_heads(sealed)).await;
+        if let Ok(Err(error)) = dropped {
+            tracing::warn!(%error, "head files that blocks have are still there; it is tried again");
+        }
     }
 }
 

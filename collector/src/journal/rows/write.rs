@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use prost::Message;
@@ -18,8 +19,9 @@ use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
+use super::head::Head;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, Standing, Table, TakenRow,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Standing, Table, TakenRow,
 };
 use super::{insert, show, show_derived};
 use crate::journal::JournalError;
@@ -50,6 +52,10 @@ pub(super) struct Writer {
     streams: HashMap<(AgentId, Epoch, u64), Stream>,
     next_stream: u64,
     through: u64,
+    /// Bytes of rows since the last head file was begun.
+    pub(super) tail: Arc<AtomicU64>,
+    /// The last row that rules run over.
+    pub(super) newest_row: u64,
 }
 
 impl Writer {
@@ -61,7 +67,18 @@ impl Writer {
         evaluate: SyncSender<DurableRow>,
     ) -> Self {
         let through = log.durable_seq();
-        Self { log, store, progress, segments, evaluate, streams: HashMap::new(), next_stream: 0, through }
+        Self {
+            log,
+            store,
+            progress,
+            segments,
+            evaluate,
+            streams: HashMap::new(),
+            next_stream: 0,
+            through,
+            tail: Arc::default(),
+            newest_row: 0,
+        }
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
@@ -77,6 +94,7 @@ impl Writer {
                         }
                         derived.extend(values);
                     }
+                    Job::Evaluated(through) => self.note_evaluated(through)?,
                     other => others.push(other),
                 }
             }
@@ -131,7 +149,10 @@ impl Writer {
             at_ms: row.at.as_millis(),
             data,
         };
-        let seq = self.log.append(KIND_ROW, &entry.encode_to_vec())?;
+        let payload = entry.encode_to_vec();
+        self.tail.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        let seq = self.log.append(KIND_ROW, &payload)?;
+        self.newest_row = seq;
         self.note(seq, row.at);
         Ok(seq)
     }
@@ -217,15 +238,33 @@ impl Writer {
                 acknowledge.send_replace(taken.clone());
             }
             Job::Standing(reply) => drop(reply.send(self.standing())),
+            Job::Head(reply) => drop(reply.send(self.begin_head()?)),
             Job::DropBefore(seq) => {
                 self.log.drop_segments_before(seq)?;
                 let first = self.log.segments().first().map_or(0, |segment| segment.first_seq);
                 self.segments.retain(|(segment, _)| *segment >= first);
             }
             Job::Stop(reply) => return Ok(Some(reply)),
-            Job::Batch(_) | Job::Derived(_) => {} // They are written before, in `run`.
+            Job::Batch(_) | Job::Derived(_) | Job::Evaluated(_) => {} // They are written before, in `run`.
         }
         Ok(None)
+    }
+
+    /// Ends the segment. Everything in it is in the store: groups are shown before anybody is answered.
+    fn begin_head(&mut self) -> Result<Head, JournalError> {
+        self.log.roll()?;
+        self.streams.clear();
+        self.tail.store(0, Ordering::Relaxed);
+        let Standing { through, lanes, segments, .. } = self.standing();
+        let newest = self.store.last_rows();
+        Ok(Head { through, newest_row: self.newest_row, lanes, segments, newest })
+    }
+
+    /// What recorded values those rows gave was appended before.
+    fn note_evaluated(&mut self, through: u64) -> Result<(), JournalError> {
+        let payload = pb::JournalEvaluated { through }.encode_to_vec();
+        self.begin_segment_for(payload.len())?;
+        Ok(self.log.append_unnumbered(KIND_EVALUATED, &payload)?)
     }
 
     fn standing(&self) -> Standing {
