@@ -7,11 +7,17 @@
 use std::io;
 use std::path::Path;
 
+mod image;
 mod memory;
+mod power_cut;
+mod random;
 mod real;
+mod recording;
 
 pub use memory::{Crash, Fault, MemoryDisk, Operation};
+pub use power_cut::{History, PowerCut, PowerCuts, STATES_MAX};
 pub use real::RealDisk;
+pub use recording::{FileId, RecordingDisk, Step};
 
 /// What a directory holds under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,6 +141,11 @@ fn next_magic(bytes: &[u8]) -> usize {
         .unwrap_or(bytes.len())
 }
 
+/// Where frames could start in some bytes: for tests that tear a write of several frames between them.
+pub(crate) fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC).map(|(at, _)| at)
+}
+
 fn crc(salt: u32, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(bytes);

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::image::{Content, Image};
+use super::random::Random;
 use super::{Disk, DiskFile, Listed, Space};
 
 /// The unit in which unsynced content survives a torn crash: a disk sector.
@@ -125,7 +127,7 @@ impl MemoryDisk {
         let mut state = self.state();
         state.generation += 1;
         state.fault = None;
-        let mut random = Random(match crash {
+        let mut random = Random::new(match crash {
             Crash::Torn(seed) => seed,
             Crash::Kept | Crash::Dropped => 0,
         });
@@ -158,6 +160,32 @@ impl MemoryDisk {
     /// The paths of all files.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state().live.keys().cloned().collect()
+    }
+
+    /// Everything on it, as running code sees it.
+    pub(super) fn image(&self) -> Image {
+        let state = self.state();
+        let content = |node: &usize| {
+            let Node { live, allocated, .. } = &state.nodes[*node];
+            Content { bytes: live.clone(), allocated: *allocated }
+        };
+        let files = state.live.iter().map(|(path, node)| (path.clone(), content(node)));
+        Image { dirs: state.dirs.clone(), files: files.collect() }
+    }
+
+    /// A disk that holds this, all of it durable.
+    pub(super) fn from_image(image: Image) -> Self {
+        let disk = Self::new();
+        let mut state = disk.state();
+        state.dirs = image.dirs;
+        for (path, Content { bytes, allocated }) in image.files {
+            let node = state.nodes.len();
+            state.nodes.push(Node { synced: bytes.clone(), live: bytes, allocated });
+            state.live.insert(path, node);
+        }
+        state.durable = state.live.clone();
+        drop(state);
+        disk
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -395,19 +423,6 @@ impl DiskFile for MemoryFile {
         }
         node.allocated = node.allocated.max(bytes);
         Ok(())
-    }
-}
-
-/// SplitMix64: small, seeded, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound.max(1) as u64).unwrap_or(0)
     }
 }
 
