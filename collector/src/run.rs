@@ -4,9 +4,10 @@
 //! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
-mod heads;
+mod keep;
 mod local;
 mod maintenance;
+mod phases;
 mod rule_files;
 mod servers;
 mod setup;
@@ -38,6 +39,7 @@ use crate::samples;
 use crate::state::{Command, Defaults, State};
 use crate::store::projector::{self, Projection};
 
+use phases::Phases;
 pub use setup::StartError;
 
 /// Between two looks whether a start has evaluated what was left: little against what it takes.
@@ -79,6 +81,7 @@ pub(crate) struct Parts {
 
 /// Starts a collector; it runs until `stop` is cancelled or something fails it.
 pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, StartError> {
+    let mut phases = Phases::begin();
     let lock = setup::lock(&config.data_dir)?;
     let ports = setup::bind(&config).await?;
     let config = Arc::new(config);
@@ -90,6 +93,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
 
     let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?;
     let mut problems = opened.problems.clone();
+    phases.done("events");
     let (samples, set_aside) =
         samples::Store::open(config.data_dir.join("samples")).map_err(StartError::samples)?;
     problems.extend(set_aside.iter().map(|aside| format!("{aside:?}")));
@@ -98,8 +102,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     for host in state.hosts() {
         samples.set_target(host.agent, host.target_labels());
     }
+    phases.done("blocks");
     let kept = setup::open_rows(&disk, &config, &samples, state)?;
     problems.extend(kept.problems.iter().cloned());
+    phases.done("rows");
     let online = online(state);
     let active = active(state);
 
@@ -113,7 +119,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let statistics = Arc::new(Statistics::default());
     let unevaluated = kept.unevaluated.last().map_or(0, |row| row.samples_seq);
     let (rows, evaluator) = evaluation(kept, &plan, &samples, &ledger, &statistics, active, &fatal);
+    phases.done("parts");
     let projection = project(&config, &ledger, &stop, &mut problems).await?;
+    phases.done("store");
     let parts = Parts {
         authority,
         ledger,
@@ -133,12 +141,15 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let told = parts.ledger.submit(Command::RulesChanged { rule_ids }, Actor::System).await?;
     told.map_err(|refusal| StartError::other("take the rules", refusal))?;
     evaluated(unevaluated, &parts.statistics, &parts.stop).await?;
+    phases.done("evaluation");
     let tasks = TaskTracker::new();
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
     maintenance::spawn(&parts, &tasks);
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
+    phases.done("listeners");
+    tracing::info!("ready after {phases}");
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
 }
 
