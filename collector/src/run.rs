@@ -23,7 +23,6 @@ use tocsin_shared::alert::{Alert, AlertSource};
 use tocsin_shared::disk::{Disk, RealDisk};
 use tocsin_shared::event::Actor;
 use tocsin_shared::host::HostState;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -120,7 +119,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let unevaluated = kept.unevaluated.last().map_or(0, |row| row.samples_seq);
     let (rows, evaluator) = evaluation(kept, &plan, &samples, &ledger, &statistics, active, &fatal);
     phases.done("parts");
-    let projection = project(&config, &ledger, &stop, &mut problems).await?;
+    let store = projector::Config::sled(config.data_dir.join("store"), config.keep_events);
+    let projection = projector::start(store, &ledger, stop.clone()).await?;
     phases.done("store");
     let parts = Parts {
         authority,
@@ -224,16 +224,4 @@ async fn evaluated(
     Ok(())
 }
 
-async fn project(
-    config: &Config,
-    ledger: &Ledger,
-    stop: &CancellationToken,
-    problems: &mut Vec<String>,
-) -> Result<Projection, StartError> {
-    let path = config.data_dir.join("store");
-    let (tables, problem) =
-        projector::open(&path).map_err(|error| StartError::other("open the store", error))?;
-    problems.extend(problem);
-    let reader = ledger.reader().await?;
-    Ok(projector::start(path, tables, reader, ledger.head(), stop.clone(), Handle::current()))
-}
+
