@@ -155,6 +155,7 @@ impl Api {
         &self,
         ask: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Status> {
+        self.projection.whole().await;
         let store = self.projection.store.clone();
         blocking(move || ask(&store)).await?.map_err(refusal::stored)
     }

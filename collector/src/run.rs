@@ -5,8 +5,10 @@
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
 mod disk;
+mod keep;
 mod local;
 mod maintenance;
+mod phases;
 mod rule_files;
 mod servers;
 mod setup;
@@ -15,14 +17,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tocsin_shared::alert::{Alert, AlertSource};
 use tocsin_shared::disk::{Disk, RealDisk};
 use tocsin_shared::event::Actor;
 use tocsin_shared::host::HostState;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,10 +38,13 @@ use crate::journal::rows::{self, Rows};
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, Defaults, State};
-use crate::store::projector::{self, Followed, Projection};
-use crate::store::{MemoryTables, Tables};
+use crate::store::projector::{self, Projection};
 
+use phases::Phases;
 pub use setup::StartError;
+
+/// Between two looks whether a start has evaluated what was left: little against what it takes.
+const EVALUATED_LOOK: Duration = Duration::from_millis(5);
 
 /// A collector that runs.
 pub struct Running {
@@ -79,6 +83,7 @@ pub(crate) struct Parts {
 
 /// Starts a collector; it runs until `stop` is cancelled or something fails it.
 pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, StartError> {
+    let mut phases = Phases::begin();
     let lock = setup::lock(&config.data_dir)?;
     let ports = setup::bind(&config).await?;
     let config = Arc::new(config);
@@ -91,6 +96,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let room = setup::room(&disk, &config)?;
     let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?.in_room(room.clone());
     let mut problems = opened.problems.clone();
+    phases.done("events");
     let (samples, set_aside) =
         samples::Store::open(config.data_dir.join("samples")).map_err(StartError::samples)?;
     problems.extend(set_aside.iter().map(|aside| format!("{aside:?}")));
@@ -99,8 +105,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     for host in state.hosts() {
         samples.set_target(host.agent, host.target_labels());
     }
+    phases.done("blocks");
     let mut kept = setup::open_rows(&disk, &config, &samples, state)?.in_room(room.clone());
     problems.extend(kept.problems.iter().cloned());
+    phases.done("rows");
     let online = online(state);
     let found = evaluate::Found {
         active: active(state),
@@ -117,6 +125,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let ledger = opened.start(defaults.clone(), fatal.clone());
     let credential_file = setup::credential(&config, &ledger, &authority, ports.front()).await?;
     let statistics = Arc::new(Statistics::default());
+    let unevaluated = found.unevaluated.last().map_or(0, |row| row.samples_seq);
     let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
     let rows = kept.start(out, fatal.clone());
     let evaluation = evaluate::Parts {
@@ -128,7 +137,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         defaults,
     };
     let evaluator = start_evaluator(evaluation, found, durable, fatal.clone());
-    let projection = project(&config, &ledger, &room, &stop, &mut problems).await?;
+    phases.done("parts");
+    let store = projector::Config::sled(config.data_dir.join("store"), config.keep_events);
+    let projection = projector::start(store, &ledger, stop.clone()).await?;
+    phases.done("store");
     let parts = Parts {
         authority,
         ledger,
@@ -148,6 +160,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let rule_ids = parts.plan.load().rule_ids();
     let told = parts.ledger.submit(Command::RulesChanged { rule_ids }, Actor::System).await?;
     told.map_err(|refusal| StartError::other("take the rules", refusal))?;
+    evaluated(unevaluated, &parts.statistics, &parts.stop).await?;
+    phases.done("evaluation");
     let tasks = TaskTracker::new();
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
@@ -155,6 +169,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     tasks.spawn(disk::mind(parts.clone()));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
+    phases.done("listeners");
+    tracing::info!("ready after {phases}");
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
 }
 
@@ -196,23 +212,17 @@ fn start_evaluator(
         .expect("a thread can be started at the start of the process")
 }
 
-async fn project(
-    config: &Config,
-    ledger: &Ledger,
-    room: &Arc<Room>,
+/// Waits until what a crash left over is evaluated: the feed opens after it.
+async fn evaluated(
+    through: u64,
+    statistics: &Statistics,
     stop: &CancellationToken,
-    problems: &mut Vec<String>,
-) -> Result<Projection, StartError> {
-    let path = config.data_dir.join("store");
-    let opened = projector::open(&path);
-    // Without room it is no reason not to start: it is opened again when there is some.
-    let unopened = opened.as_ref().is_err_and(|error| error.is_full() || !room.takes_rows());
-    let (tables, problem) = match opened {
-        Err(_) if unopened => (Arc::new(MemoryTables::default()) as Arc<dyn Tables>, None),
-        opened => opened.map_err(|error| StartError::other("open the store", error))?,
-    };
-    problems.extend(problem);
-    let reader = ledger.reader().await?;
-    let followed = Followed { reader, head: ledger.head(), room: room.clone(), unopened };
-    Ok(projector::start(path, tables, followed, stop.clone(), Handle::current()))
+) -> Result<(), StartError> {
+    while statistics.evaluated_through() < through {
+        let look = tokio::time::sleep(EVALUATED_LOOK);
+        stop.run_until_cancelled(look).await.ok_or(StartError::Stopping)?;
+    }
+    Ok(())
 }
+
+

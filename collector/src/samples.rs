@@ -13,6 +13,7 @@ mod bytes;
 mod chunk;
 mod codec;
 mod column;
+mod heads;
 mod host;
 mod latest;
 mod merge;
@@ -30,18 +31,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use tocsin_shared::disk::{Disk, RealDisk};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
 use block::Sealing;
 use blocks::Blocks;
+use heads::{Heads, LoadedHost};
 use host::Host;
+use series::SeriesKey;
 use texts::Texts;
 
 pub use blocks::{BlockEntry, BlockError, Removed, RemovedFor, SetAside};
 pub use bytes::Malformed;
 pub use codec::{ABSENT, is_absent};
+pub use heads::{NewHead, SealedTo};
 pub use host::{SERIES_MAX, SampleError};
 pub use latest::VisitLatest;
 pub use select::SelectError;
@@ -69,10 +74,10 @@ pub struct Stats {
 }
 
 /// All samples of all hosts. Shared as it is; each host has its own lock.
-#[derive(Debug)]
 pub struct Store {
     hosts: RwLock<Hosts>,
     blocks: Blocks,
+    heads: Heads,
     texts: Texts,
     /// Held while blocks are written or deleted.
     sealing: Mutex<()>,
@@ -81,7 +86,17 @@ pub struct Store {
 impl Store {
     /// Opens the store over `<dir>/blocks`, made if it is not there. Says which files were set aside.
     pub fn open(dir: impl Into<PathBuf>) -> Result<(Self, Vec<SetAside>), BlockError> {
-        let (blocks, aside) = Blocks::open(dir.into().join("blocks"))?;
+        Self::open_on(Arc::new(RealDisk), dir)
+    }
+
+    /// `open` on another disk.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: impl Into<PathBuf>,
+    ) -> Result<(Self, Vec<SetAside>), BlockError> {
+        let dir = dir.into();
+        let heads = Heads::new(Arc::clone(&disk), dir.join("heads"));
+        let (blocks, aside) = Blocks::open(disk, dir.join("blocks"))?;
         let mut hosts = Hosts::new();
         for block in blocks.list().iter() {
             for index in &block.index.hosts {
@@ -95,7 +110,13 @@ impl Store {
             }
         }
         Ok((
-            Self { hosts: RwLock::new(hosts), blocks, texts: Texts::default(), sealing: Mutex::new(()) },
+            Self {
+                hosts: RwLock::new(hosts),
+                blocks,
+                heads,
+                texts: Texts::default(),
+                sealing: Mutex::new(()),
+            },
             aside,
         ))
     }
@@ -201,6 +222,94 @@ impl Store {
         Ok(Some(entry))
     }
 
+    /// Loads what head files have and blocks do not. Gives the journal's note, if there are head files: with them all
+    /// rows up to those that the note tells are in memory or in blocks. After an error there is nothing of them.
+    pub fn restore_heads(&self, sealed: SealedTo) -> Result<Option<Vec<u8>>, BlockError> {
+        let texts = RefCell::new(HashMap::new());
+        let shared = |key: SeriesKey| -> SeriesKey {
+            let share = |(labels, complete): &SeriesKey| {
+                (self.texts.share(std::slice::from_ref(labels))[0].clone(), *complete)
+            };
+            texts.borrow_mut().entry(key).or_insert_with_key(share).clone()
+        };
+        let Some((hosts, note)) = self.heads.load(sealed, shared)? else { return Ok(None) };
+        in_parallel(hosts, |loaded| self.restore_host(loaded));
+        Ok(Some(note))
+    }
+
+    fn restore_host(&self, loaded: LoadedHost) {
+        let host = self.host_or_new(loaded.agent);
+        let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+        if host.series.target().is_empty() {
+            host.series.set_target(loaded.target.clone());
+        }
+        host.restore(loaded.chunks);
+    }
+
+    /// The newest row of a host that is in head files.
+    pub fn note_last_row(&self, agent: AgentId, at: Timestamp) {
+        let host = self.host_or_new(Some(agent));
+        let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+        host.last_row = host.last_row.max(Some(at));
+    }
+
+    /// Writes down what is in memory and in no head file yet; nothing when there is nothing. `through` is the last row
+    /// of the journal that is certainly in memory. It counts once it is listed, by `list_head`.
+    pub fn write_head(&self, through: u64) -> Result<Option<NewHead>, BlockError> {
+        let _one = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsaved = Vec::new();
+        for (agent, host) in self.hosts() {
+            let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
+            let taken = host.take_unsaved();
+            if !taken.is_empty() {
+                let keys = (0..host.series.len() as u32).map(|slot| (slot, host.key(slot).clone())).collect();
+                unsaved.push((agent, host.series.target().clone(), keys, taken));
+            }
+        }
+        if unsaved.is_empty() {
+            return Ok(None);
+        }
+        let packed = unsaved.into_iter().map(|(agent, target, keys, taken)| Sealing {
+            agent,
+            target,
+            keys,
+            held: taken.held(),
+        });
+        let written = self.heads.write(through, &mut packed.collect::<Vec<_>>());
+        if written.is_err() {
+            self.forget_saved();
+        }
+        written.map(Some)
+    }
+
+    /// Lists a head file that has no row of the journal beyond `upto`, with the journal's note; files that blocks have
+    /// now are removed.
+    pub fn list_head(
+        &self,
+        head: NewHead,
+        upto: u64,
+        note: Vec<u8>,
+        sealed: SealedTo,
+    ) -> Result<(), BlockError> {
+        let listed = self.heads.commit(Some(head), upto, Some(note), sealed);
+        if listed.is_err() {
+            self.forget_saved();
+        }
+        listed
+    }
+
+    /// Removes the head files that blocks have.
+    pub fn drop_heads(&self, sealed: SealedTo) -> Result<(), BlockError> {
+        self.heads.commit(None, 0, None, sealed)
+    }
+
+    /// After a failure the next head file has everything: which of them count is not certain.
+    fn forget_saved(&self) {
+        for (_, host) in self.hosts() {
+            host.write().unwrap_or_else(PoisonError::into_inner).forget_saved();
+        }
+    }
+
     /// Deletes the blocks older than `max_age`, then the oldest until the rest takes at most `max_bytes`; and forgets
     /// hosts that have no samples left. Returns what was deleted.
     pub fn retain(
@@ -292,6 +401,25 @@ impl Store {
         let hosts = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
         hosts.iter().map(|(agent, host)| (*agent, Arc::clone(host))).collect()
     }
+}
+
+/// Threads that load and replay at a start, when nothing else is to be done: more would wait for the disk.
+pub(crate) const THREADS_MAX: usize = 4;
+
+/// What `work` gives for each item, in order, from a few threads.
+fn in_parallel<T: Send, R: Send>(mut items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let size = items.len().div_ceil(threads).max(1);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let mut parts = Vec::with_capacity(threads);
+        while !items.is_empty() {
+            let rest = items.split_off(size.min(items.len()));
+            let part = std::mem::replace(&mut items, rest);
+            parts.push(scope.spawn(move || part.into_iter().map(work).collect::<Vec<_>>()));
+        }
+        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
+    })
 }
 
 #[cfg(test)]

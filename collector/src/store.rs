@@ -1,18 +1,22 @@
 //! The store people query: a projection of the events journal, in sled.
 //!
 //! It is another reader of the journal. Each batch of events is written in one transaction together with
-//! `applied`, the last of them; nothing is ever acknowledged from here. If sled does not open, panics, or knows more
-//! than the journal, it is set aside and built again from the journal's beginning, and that is said.
+//! `applied`, the last of them; nothing is ever acknowledged from here. It is expendable: if sled does not open, hangs,
+//! panics, or disagrees with the journal, it is set aside and built again while everything else goes on, and that is
+//! said. It forgets what is beyond retention, and is copied anew when it has grown far beyond what it holds.
 //! Keys and values are bytes behind `Tables`; a twin in memory serves tests.
 
 mod memory;
-mod overlay;
+mod aside;
 mod project;
 pub mod projector;
+mod prune;
 mod query;
 mod sled_tables;
 #[cfg(test)]
 mod tests;
+
+use tocsin_shared::disk;
 
 pub use memory::MemoryTables;
 pub use query::Store;
@@ -31,10 +35,26 @@ pub enum Table {
     Alerts = 3,
     /// Runs by id, without their output.
     Runs = 4,
-    /// Run ids by (start, id).
+    /// The job of each run by (start, id).
     RunsByTime = 5,
     /// Output of runs by (id, part): values stay below 32 KiB.
     Outputs = 6,
+}
+
+impl Table {
+    const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Incidents,
+        Self::Timeline,
+        Self::Alerts,
+        Self::Runs,
+        Self::RunsByTime,
+        Self::Outputs,
+    ];
+
+    fn of(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
 }
 
 /// One key and its new value; `None` deletes.
@@ -56,13 +76,20 @@ pub enum StoreError {
     Io(#[from] std::io::Error),
     #[error("a record in the store can't be read: {0}")]
     Record(String),
+    #[error("it does not open within {} s", .0.as_secs())]
+    Hangs(std::time::Duration),
+    /// Not the store's fault.
+    #[error("the events journal: {0}")]
+    Journal(String),
+    #[error("the store is being built again: {done} of {of} events; nothing is lost, try again in a moment")]
+    Building { done: u64, of: u64 },
 }
 
 impl StoreError {
-    /// Whether the cause is that there is no room on the disk.
-    pub fn is_full(&self) -> bool {
+    /// Whether there is no room: another store would have none either.
+    fn is_full(&self) -> bool {
         match self {
-            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => tocsin_shared::disk::is_full(error),
+            Self::Io(error) | Self::Sled(sled::Error::Io(error)) => disk::is_full(error),
             _ => false,
         }
     }
@@ -82,6 +109,8 @@ pub trait Tables: Send + Sync {
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError>;
+    /// Hands out keys and values of all tables, the table as the key's first byte, until `visit` says no.
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError>;
     /// Bytes on disk.
     fn bytes(&self) -> u64;
 }

@@ -60,7 +60,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Offsets and lengths are in bytes.
-pub trait DiskFile: Send {
+pub trait DiskFile: Send + Sync {
     /// The file's length.
     fn bytes(&self) -> io::Result<u64>;
     /// Reads up to `into.len()` bytes; fewer only at the end of the file.

@@ -48,6 +48,32 @@ impl Recording {
         Ok(Self::of(kept, &scrapes))
     }
 
+    /// Values made up: of ten series six never change, two are counters of whole numbers, two gauges of hundredths.
+    /// `extra` series follow, which are always one.
+    pub fn synthetic(width: usize, extra: Vec<Labels>) -> Self {
+        const ROWS: usize = 64;
+        let kind = |at: usize| match at % 10 {
+            0..6 => 0,
+            6..8 => 1,
+            _ => 2,
+        };
+        let name = |at: usize| {
+            let suffix = if kind(at) == 1 { "_total" } else { "" };
+            Labels::series(&format!("node_made_{}{suffix}", at / 8), &[("device", &format!("d{}", at % 8))])
+        };
+        let value = |row: usize, at: usize| match kind(at) {
+            0 => (at % 7) as f64,
+            1 => (row * (at % 90 + 1)) as f64,
+            _ => ((row * 37 + at * 11) % 10_000) as f64 / 100.0,
+        };
+        let row = |row: usize| (0..width).map(|at| value(row, at)).chain(extra.iter().map(|_| 1.0)).collect();
+        let rows = (0..ROWS).map(row).collect();
+        let counter = (0..width + extra.len()).map(|at| at < width && kind(at) == 1).collect();
+        let precision = vec![100.0; width + extra.len()];
+        let series = (0..width).map(name).chain(extra.iter().cloned()).collect();
+        Self { series, counter, precision, rows }
+    }
+
     fn of(kept: Vec<(Labels, bool)>, scrapes: &[Vec<exposition::Reading>]) -> Self {
         let places: HashMap<&Labels, usize> =
             kept.iter().enumerate().map(|(at, (labels, _))| (labels, at)).collect();

@@ -44,6 +44,8 @@ pub struct Options {
     pub ticks: u64,
     pub interval: Duration,
     pub realtime: bool,
+    /// Of the rows of a run in real time, how many are due at once, as of a spool that is drained.
+    pub backlog: u64,
     pub collector_pid: Option<u32>,
     /// In front of the hosts' numbers; another run against the same collector needs another.
     pub prefix: String,
@@ -91,7 +93,9 @@ pub async fn run(recording: Arc<Recording>, options: Options) -> anyhow::Result<
 fn start(options: &Options) -> Timestamp {
     let now = wall();
     let span = options.interval.saturating_mul(u32::try_from(options.ticks).unwrap_or(u32::MAX));
-    let first = if options.realtime { now.plus(options.interval) } else { now.minus(span) };
+    let backlog = options.interval.saturating_mul(u32::try_from(options.backlog).unwrap_or(u32::MAX));
+    let first =
+        if options.realtime { now.plus(options.interval).minus(backlog) } else { now.minus(span) };
     first.align_down(options.interval)
 }
 
@@ -169,8 +173,8 @@ impl Stream {
 
     /// Waits until row `seq + 1` is due; each host at its own moment of the interval.
     async fn due(&self, seq: u64, opened: Instant) {
-        if self.options.realtime {
-            let ticks = u32::try_from(seq).unwrap_or(u32::MAX);
+        if self.options.realtime && seq >= self.options.backlog {
+            let ticks = u32::try_from(seq - self.options.backlog).unwrap_or(u32::MAX);
             let share = self.number as f64 / self.options.hosts.max(1) as f64;
             let at = self.options.interval.mul_f64(share) + self.options.interval.saturating_mul(ticks);
             tokio::time::sleep_until((opened + at).into()).await;

@@ -27,7 +27,11 @@ impl IncidentService for Api {
     ) -> Result<Response<pb::ListIncidentsResponse>, Status> {
         let pb::ListIncidentsRequest { include_resolved, limit: asked } = request.into_inner();
         let wanted = limit(asked, LISTED, LISTED_MAX);
-        let incidents = self.stored(move |store| store.incidents(include_resolved, wanted)).await?;
+        let incidents = match include_resolved {
+            true => self.stored(move |store| store.incidents(true, wanted)).await?,
+            // The ledger has all open ones, and has them also while there is no store.
+            false => self.read(move |state| open(state, wanted)).await?,
+        };
         Ok(Response::new(pb::ListIncidentsResponse { incidents }))
     }
 
@@ -82,6 +86,11 @@ impl IncidentService for Api {
         let incident = self.act(&who, number, Command::Resolve { on, code }).await?;
         Ok(Response::new(pb::ResolveResponse { incident: Some(incident) }))
     }
+}
+
+/// The open incidents, the newest first.
+fn open(state: &State, wanted: usize) -> Vec<pb::Incident> {
+    state.open_incidents().rev().take(wanted).map(pb::Incident::from).collect()
 }
 
 /// What the ledger knows of an incident now.

@@ -49,6 +49,9 @@ pub(super) fn stopping(stopping: Stopping) -> Status {
 }
 
 pub(super) fn stored(error: StoreError) -> Status {
+    if let StoreError::Building { .. } = error {
+        return Status::unavailable(cut(error));
+    }
     tracing::error!(%error, "the store does not answer");
     Status::internal(cut(format!("the store does not answer: {error}; nothing is lost, it is built again")))
 }

@@ -10,7 +10,6 @@ use tocsin_shared::access::Role;
 use tocsin_shared::disk::RealDisk;
 use tocsin_shared::event::{Actor, Event, Sealed};
 use tocsin_shared::identity::Env;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -24,7 +23,7 @@ use crate::room::Room;
 use crate::samples;
 use crate::state::testing::{digest, enrolment, evaluation, rule, token};
 use crate::state::{Command, Defaults};
-use crate::store::{MemoryTables, projector};
+use crate::store::projector;
 
 /// The epoch of cursors in tests.
 pub(super) const EPOCH: &str = "e1";
@@ -130,11 +129,8 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     let (evaluate, _) = mpsc::sync_channel(1);
     let rows = opened.start(evaluate, fatal.clone());
     let ledger = ledger::open(disk, &dir.join("journal")).unwrap().start(Defaults::default(), fatal);
-    let reader = ledger.reader().await.unwrap();
-    let (tables, path) = (Arc::new(MemoryTables::default()), dir.join("store"));
-    let followed =
-        projector::Followed { reader, head: ledger.head(), room: Room::boundless(), unopened: false };
-    let projection = projector::start(path, tables, followed, stop.clone(), Handle::current());
+    let store = projector::Config::memory(dir.join("store"));
+    let projection = projector::start(store, &ledger, stop.clone()).await.unwrap();
     Api {
         ledger,
         projection,

@@ -5,6 +5,7 @@
 //! has is acknowledged again and goes no further. Here is no decoding of the wire (`ingest`) and no evaluation.
 
 mod followed;
+pub mod head;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod write;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Instant;
@@ -21,7 +23,7 @@ use tocsin_shared::disk::Disk;
 use tocsin_shared::event::{LaneProgress, Sealed};
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
-use tocsin_shared::log::{Config, Log};
+use tocsin_shared::log::{Config, Log, LogError};
 use tocsin_shared::ranges::Ranges;
 use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::ledger::Fatal;
 use super::{JournalError, SAMPLES_FORMAT, SAMPLES_SEGMENT, Stopping};
 use crate::room::Room;
-use crate::samples::Store;
+use crate::samples::{SealedTo, Store};
+use head::Head;
 use read::{Decoder, Kept};
 use write::Writer;
 
@@ -42,6 +45,7 @@ const PROBLEMS_MAX: usize = 100;
 const KIND_STREAM: u8 = 1;
 const KIND_ROW: u8 = 2;
 const KIND_DERIVED: u8 = 3;
+const KIND_EVALUATED: u8 = 4;
 
 /// A table of series that rows name.
 #[derive(Debug)]
@@ -106,6 +110,8 @@ enum Job {
     Gap { agent: AgentId, epoch: Epoch, first: u64, last: u64, acknowledge: watch::Sender<Ranges> },
     Derived(Vec<Derived>),
     Standing(oneshot::Sender<Standing>),
+    Head(oneshot::Sender<Head>),
+    Evaluated(u64),
     DropBefore(u64),
     Stop(oneshot::Sender<()>),
 }
@@ -133,6 +139,7 @@ impl Standing {
 #[derive(Clone)]
 pub struct Rows {
     jobs: mpsc::Sender<Job>,
+    tail: Arc<AtomicU64>,
     store: Arc<Store>,
 }
 
@@ -180,6 +187,23 @@ impl Rows {
         answer.await.map_err(|_| Stopping)
     }
 
+    /// Ends the segment, so that the rows after the head file that is to be written are read alone.
+    pub async fn begin_head(&self) -> Result<Head, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Head(reply)).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Bytes of rows since the last head file was begun: what a start would read.
+    pub fn tail_bytes(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed)
+    }
+
+    /// Notes that every row up to `through` is evaluated; whatever that said is durable in the events journal.
+    pub async fn evaluated(&self, through: u64) -> Result<(), Stopping> {
+        self.send(Job::Evaluated(through)).await
+    }
+
     /// Drops whole segments that end before `seq`.
     pub async fn drop_before(&self, seq: u64) -> Result<(), Stopping> {
         self.send(Job::DropBefore(seq)).await
@@ -201,6 +225,8 @@ pub struct Opened {
     segments: Vec<(u64, Timestamp)>,
     store: Arc<Store>,
     room: Arc<Room>,
+    /// Bytes of the rows that were read.
+    tail: u64,
     /// Rows that were durable but perhaps not evaluated, in order.
     pub unevaluated: Vec<DurableRow>,
     /// The youngest row of each host that was evaluated: what is older is late, also after a start.
@@ -243,8 +269,10 @@ pub fn open_with(
     let evaluated_at = store.last_rows().into_iter().collect();
     let unevaluated = Vec::new();
     let room = Room::boundless();
-    let mut opened = Opened { log, progress, segments, store, room, unevaluated, evaluated_at, problems };
-    opened.replay(sealed, evaluated_through)?;
+    let mut opened =
+        Opened { log, progress, segments, store, room, tail: 0, unevaluated, evaluated_at, problems };
+    let head = opened.restore(sealed);
+    opened.replay(sealed, head, evaluated_through.max(head))?;
     Ok(opened)
 }
 
@@ -253,8 +281,41 @@ fn damaged(first: u64, last: u64) -> String {
 }
 
 impl Opened {
-    fn replay(&mut self, sealed: &Sealed, evaluated_through: u64) -> Result<(), JournalError> {
+    /// Takes what head files have; gives the last row of the journal that need not be read.
+    fn restore(&mut self, sealed: &Sealed) -> u64 {
+        let to = SealedTo { seq: sealed.sealed_seq, to: sealed.sealed_to };
+        let restored = self.store.restore_heads(to).map_err(|error| error.to_string());
+        let head = match restored.and_then(|note| note.map(|note| Head::from_bytes(&note)).transpose()) {
+            Ok(head) => head.unwrap_or_default(),
+            Err(why) => {
+                self.problems.push(format!("head files do not count, all rows are read instead: {why}"));
+                return 0;
+            }
+        };
+        for progress in head.lanes {
+            let taken = self.progress.entry((progress.agent, progress.epoch)).or_default();
+            if !taken.merge(&progress.taken) {
+                *taken = progress.taken; // More holes than there is room for: rows that come again do no harm.
+            }
+        }
+        for (first, youngest) in &mut self.segments {
+            let known = head.segments.iter().find(|(known, _)| known == first);
+            let unread = if *first <= head.through { Timestamp::MAX } else { Timestamp::MIN };
+            *youngest = known.map_or(unread, |(_, youngest)| *youngest);
+        }
+        for (agent, at) in head.newest {
+            self.store.note_last_row(agent, at);
+            self.note_evaluated(agent, at);
+        }
+        head.through
+    }
+
+    fn replay(&mut self, sealed: &Sealed, after: u64, evaluated_through: u64) -> Result<(), JournalError> {
         let mut reader = self.log.reader();
+        match reader.seek(after + 1) {
+            Err(LogError::Gone { first_seq }) => reader.seek(first_seq)?,
+            sought => sought?,
+        }
         let (mut decoder, mut segment) = (Decoder::new(self.store.clone()), 0);
         while let Some(entry) = reader.next()? {
             let seq = entry.seq;
@@ -263,6 +324,7 @@ impl Opened {
                 segment = began;
                 decoder.begin_segment();
             }
+            self.tail += entry.payload.len() as u64;
             let to_show = |at: Timestamp| seq > sealed.sealed_seq || at >= sealed.sealed_to;
             match decoder.read(&entry) {
                 Ok(None) => {}
@@ -276,13 +338,12 @@ impl Opened {
                         show(&self.store, agent, &table, at, &values);
                     }
                     // That row's own evaluation may have been cut short: it comes again, and says nothing twice.
-                    if seq >= evaluated_through {
+                    if seq >= evaluated_through && seq > after {
                         let received = Instant::now();
                         let row = DurableRow { agent, at, samples_seq: seq, received, follows, complete };
                         self.unevaluated.push(row);
                     } else {
-                        let youngest = self.evaluated_at.entry(agent).or_insert(at);
-                        *youngest = at.max(*youngest);
+                        self.note_evaluated(agent, at);
                     }
                 }
                 Ok(Some(Kept::Derived(derived))) => {
@@ -291,6 +352,11 @@ impl Opened {
                         show_derived(&self.store, derived);
                     }
                 }
+                Ok(Some(Kept::Evaluated(through))) => {
+                    let rest = self.unevaluated.partition_point(|row| row.samples_seq <= through);
+                    let evaluated = self.unevaluated.drain(..rest).collect::<Vec<_>>();
+                    evaluated.into_iter().for_each(|row| self.note_evaluated(row.agent, row.at));
+                }
                 Err(why) => {
                     self.problems.push(format!("row {seq} of the samples journal is unreadable: {why}"))
                 }
@@ -298,6 +364,11 @@ impl Opened {
             self.problems.truncate(PROBLEMS_MAX);
         }
         Ok(())
+    }
+
+    fn note_evaluated(&mut self, agent: AgentId, at: Timestamp) {
+        let youngest = self.evaluated_at.entry(agent).or_insert(at);
+        *youngest = at.max(*youngest);
     }
 
     fn note_segment(&mut self, seq: u64, at: Timestamp) {
@@ -316,12 +387,13 @@ impl Opened {
     pub fn start(self, evaluate: SyncSender<DurableRow>, fatal: Fatal) -> Rows {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let store = self.store.clone();
-        let writer = Writer::new(self, evaluate);
+        let tail = Arc::new(AtomicU64::new(self.tail));
+        let writer = Writer::new(self, tail.clone(), evaluate);
         thread::Builder::new()
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))
             .expect("a thread can be started at the start of the process");
-        Rows { jobs, store }
+        Rows { jobs, tail, store }
     }
 }
 

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
 use super::host::Held;
-use super::rewrite::rewrite;
+use super::rewrite::{renumbered, rewrite};
 use super::series::SeriesKey;
 use super::window::Window;
 
@@ -39,6 +39,14 @@ pub(crate) struct Sealing {
     /// The key of each slot that a chunk names.
     pub(crate) keys: HashMap<u32, SeriesKey>,
     pub(crate) held: Vec<Held>,
+}
+
+/// How chunks go into a file.
+pub(crate) enum Packing<'a> {
+    /// Chunks of a host merged and packed anew, for good: more rows a chunk pack better.
+    Merged(&'a mut [Sealing]),
+    /// As they are, for a while.
+    Copied(&'a mut [Sealing]),
 }
 
 /// The end of a block file.
@@ -157,8 +165,12 @@ impl Index {
     }
 }
 
-/// Writes a whole block, chunks of a host merged and packed anew: more rows a chunk pack better.
-pub(crate) fn write(window: Window, hosts: &mut [Sealing], out: &mut impl Write) -> io::Result<Footer> {
+/// Writes a whole block.
+pub(crate) fn write(window: Window, packing: Packing, out: &mut impl Write) -> io::Result<Footer> {
+    let (hosts, merged) = match packing {
+        Packing::Merged(hosts) => (hosts, true),
+        Packing::Copied(hosts) => (hosts, false),
+    };
     hosts.sort_by_key(|host| host.agent);
     let mut out = Counted { out, at: 0 };
     out.write(&MAGIC)?;
@@ -171,7 +183,8 @@ pub(crate) fn write(window: Window, hosts: &mut [Sealing], out: &mut impl Write)
     let (mut samples, mut series_count) = (0, 0);
     for host in hosts.iter() {
         let id_of = |slot: u32| host.keys.get(&slot).and_then(|key| ids.get(key)).copied();
-        let rewritten = rewrite(&host.held, id_of).map_err(io::Error::other)?;
+        let rewritten = if merged { rewrite(&host.held, id_of) } else { renumbered(&host.held, id_of) };
+        let rewritten = rewritten.map_err(io::Error::other)?;
         series_count += rewritten.series as u64;
         let mut chunks = Vec::new();
         for (list, chunk) in rewritten.chunks {

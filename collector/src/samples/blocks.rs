@@ -5,19 +5,18 @@
 //! Nothing here deletes a block but `retain`.
 
 use std::cmp::Reverse;
-use std::fs::{self, File};
-use std::io::{self, BufWriter};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tocsin_shared::disk::{Disk, DiskFile};
 use tocsin_shared::time::Timestamp;
 
-use super::block::{self, FOOTER_LEN, Footer, HEADER_LEN, Index, InvalidBlock, Sealing};
+use super::block::{self, FOOTER_LEN, Footer, HEADER_LEN, Index, InvalidBlock, Packing, Sealing};
 use super::bytes::Malformed;
-use super::chunk::{Head, Place, unpack};
+use super::chunk::{Chunk, Head, Place, unpack};
 use super::series::SeriesKey;
 use super::window::Window;
 
@@ -35,7 +34,7 @@ pub enum BlockError {
     Newer { path: PathBuf, format: u32 },
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlockError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlockError {
     move |source| BlockError::Io { action, path: path.into(), source }
 }
 
@@ -62,24 +61,27 @@ pub struct SetAside {
 }
 
 /// An open block.
-#[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) path: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     pub(crate) entry: BlockEntry,
     pub(crate) index: Index,
 }
 
 impl Block {
-    fn open(path: &Path, intern: impl Fn(SeriesKey) -> SeriesKey) -> Result<Self, BlockError> {
-        let file = File::open(path).map_err(io_error("open", path))?;
-        let bytes = file.metadata().map_err(io_error("look at", path))?.len();
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        intern: impl Fn(SeriesKey) -> SeriesKey,
+    ) -> Result<Self, BlockError> {
+        let file = disk.open(path).map_err(io_error("open", path))?;
+        let bytes = file.bytes().map_err(io_error("look at", path))?;
         let damaged = |source| BlockError::Damaged { path: path.into(), source };
         let body = bytes.checked_sub(HEADER_LEN + FOOTER_LEN as u64);
         let footer_at = HEADER_LEN + body.ok_or_else(|| damaged(Malformed("it is cut short")))?;
         let (mut header, mut footer) = ([0; HEADER_LEN as usize], [0; FOOTER_LEN]);
-        file.read_exact_at(&mut header, 0).map_err(io_error("read", path))?;
-        file.read_exact_at(&mut footer, footer_at).map_err(io_error("read", path))?;
+        read_exact(&*file, 0, &mut header).map_err(io_error("read", path))?;
+        read_exact(&*file, footer_at, &mut footer).map_err(io_error("read", path))?;
         let footer = Footer::from_bytes(&header, &footer).map_err(|error| match error {
             InvalidBlock::Newer(format) => BlockError::Newer { path: path.into(), format },
             InvalidBlock::Malformed(source) => damaged(source),
@@ -90,7 +92,7 @@ impl Block {
             return Err(damaged(Malformed("its index is not where its footer says")));
         }
         let mut index = vec![0; footer.index_len as usize];
-        file.read_exact_at(&mut index, footer.index_at).map_err(io_error("read", path))?;
+        read_exact(&*file, footer.index_at, &mut index).map_err(io_error("read", path))?;
         if crc32fast::hash(&index) != footer.index_crc {
             return Err(damaged(Malformed("its index does not match its checksum")));
         }
@@ -111,11 +113,11 @@ impl Block {
 
     fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
         let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, offset).map_err(io_error("read", &self.path))?;
+        read_exact(&*self.file, offset, &mut bytes).map_err(io_error("read", &self.path))?;
         Ok(bytes)
     }
 
-    fn damaged(&self, source: Malformed) -> BlockError {
+    pub(crate) fn damaged(&self, source: Malformed) -> BlockError {
         BlockError::Damaged { path: self.path.clone(), source }
     }
 
@@ -126,6 +128,13 @@ impl Block {
             return Err(self.damaged(Malformed("a chunk does not match its checksum")));
         }
         Head::from_bytes(&bytes).map_err(|source| self.damaged(source))
+    }
+
+    /// A whole chunk for memory, every checksum of it looked at.
+    pub(crate) fn chunk(&self, at: &block::ChunkAt) -> Result<Chunk, BlockError> {
+        let head = self.head(at)?;
+        let body = self.read(at.offset + u64::from(at.head_len), at.body_len as usize)?;
+        Chunk::checked(at.first, at.last, head, body.into()).map_err(|source| self.damaged(source))
     }
 
     /// The times of a chunk.
@@ -151,6 +160,11 @@ impl Block {
     }
 }
 
+fn read_exact(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    let read = file.read_at(offset, into)?;
+    if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// Why a block was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovedFor {
@@ -166,8 +180,8 @@ pub struct Removed {
 }
 
 /// All blocks of a directory.
-#[derive(Debug)]
 pub(crate) struct Blocks {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Oldest window first; blocks of one window in the order in which they were written.
     list: RwLock<Arc<[Arc<Block>]>>,
@@ -177,26 +191,24 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// Opens every block of `dir`, which is made if it is not there.
-    pub(crate) fn open(dir: PathBuf) -> Result<(Self, Vec<SetAside>), BlockError> {
-        fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<(Self, Vec<SetAside>), BlockError> {
+        disk.create_dir(&dir).map_err(io_error("make", &dir))?;
         let (mut list, mut aside): (Vec<Arc<Block>>, _) = (Vec::new(), Vec::new());
-        let mut paths = fs::read_dir(&dir)
-            .and_then(|entries| {
-                entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
-            })
-            .map_err(io_error("list", &dir))?;
-        paths.sort();
-        for path in paths {
+        let listed = disk.list(&dir).map_err(io_error("list", &dir))?;
+        let files = listed.into_iter().filter(|listed| listed.regular);
+        let mut names = files.map(|listed| listed.name).collect::<Vec<_>>();
+        names.sort();
+        for path in names.into_iter().map(|name| dir.join(name)) {
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("tmp") => fs::remove_file(&path).map_err(io_error("remove the unfinished", &path))?,
-                Some("block") => match Block::open(&path, interner(list.last())) {
+                Some("tmp") => disk.remove(&path).map_err(io_error("remove the unfinished", &path))?,
+                Some("block") => match Block::open(&*disk, &path, interner(list.last())) {
                     Ok(block) => list.push(Arc::new(block)),
-                    Err(error) => aside.push(set_aside(path, error)),
+                    Err(error) => aside.push(set_aside(&*disk, path, error)),
                 },
                 _ => {}
             }
         }
-        let blocks = Self { dir, list: RwLock::new(Arc::new([])), end: AtomicI64::new(i64::MIN) };
+        let blocks = Self { disk, dir, list: RwLock::new(Arc::new([])), end: AtomicI64::new(i64::MIN) };
         blocks.replace(list);
         Ok((blocks, aside))
     }
@@ -230,15 +242,15 @@ impl Blocks {
     pub(crate) fn write(&self, window: Window, hosts: &mut [Sealing]) -> Result<BlockEntry, BlockError> {
         let path = self.free_path(window)?;
         let tmp = path.with_extension("tmp");
-        if let Err(error) = write_file(&tmp, window, hosts).and_then(|()| {
-            fs::rename(&tmp, &path).map_err(io_error("rename to", &path))?;
-            sync_dir(&self.dir)
+        if let Err(error) = write_file(&*self.disk, &tmp, window, Packing::Merged(hosts)).and_then(|()| {
+            self.disk.rename(&tmp, &path).map_err(io_error("rename to", &path))?;
+            sync_dir(&*self.disk, &self.dir)
         }) {
-            fs::remove_file(&tmp).ok(); // Best effort: the next start removes what is left.
+            self.disk.remove(&tmp).ok(); // Best effort: the next start removes what is left.
             return Err(error);
         }
         let list = self.list();
-        let block = Block::open(&path, interner(list.last()))?;
+        let block = Block::open(&*self.disk, &path, interner(list.last()))?;
         let entry = block.entry.clone();
         self.replace(list.iter().cloned().chain([Arc::new(block)]).collect());
         Ok(entry)
@@ -247,13 +259,12 @@ impl Blocks {
     /// `<from>-<to>.block`, with a number before the ending when the window has a block already.
     fn free_path(&self, window: Window) -> Result<PathBuf, BlockError> {
         let stem = format!("{}-{}", window.from.as_millis(), window.to.as_millis());
+        let listed = self.disk.list(&self.dir).map_err(io_error("list", &self.dir))?;
+        let taken = |name: &str| listed.iter().any(|listed| listed.name == name);
         for number in 0u32.. {
             let name = if number == 0 { format!("{stem}.block") } else { format!("{stem}.{number}.block") };
-            let path = self.dir.join(name);
-            let taken = path.try_exists().map_err(io_error("look for", &path))?;
-            let bad = bad_path(&path);
-            if !taken && !bad.try_exists().map_err(io_error("look for", &bad))? {
-                return Ok(path);
+            if !taken(&name) && !taken(&format!("{name}.bad")) {
+                return Ok(self.dir.join(name));
             }
         }
         unreachable!("a directory does not hold four billion blocks of one window")
@@ -288,14 +299,14 @@ impl Blocks {
         self.replace(kept);
         removed.reverse(); // Oldest first: what a crash leaves is the younger part.
         for (block, _) in &removed {
-            match fs::remove_file(&block.path) {
+            match self.disk.remove(&block.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &block.path)(error));
                 }
                 _ => {}
             }
         }
-        sync_dir(&self.dir)?;
+        sync_dir(&*self.disk, &self.dir)?;
         Ok(removed.into_iter().map(|(block, why)| Removed { entry: block.entry.clone(), why }).collect())
     }
 }
@@ -315,25 +326,51 @@ fn interner(last: Option<&Arc<Block>>) -> impl Fn(SeriesKey) -> SeriesKey {
     }
 }
 
-fn bad_path(path: &Path) -> PathBuf {
-    path.with_extension("block.bad")
-}
-
 /// Moves a damaged file out of the way; one of a newer format stays.
-fn set_aside(path: PathBuf, error: BlockError) -> SetAside {
-    let bad = bad_path(&path);
-    let moved = matches!(error, BlockError::Damaged { .. }) && fs::rename(&path, &bad).is_ok();
+fn set_aside(disk: &dyn Disk, path: PathBuf, error: BlockError) -> SetAside {
+    let bad = path.with_extension("block.bad");
+    let moved = matches!(error, BlockError::Damaged { .. }) && disk.rename(&path, &bad).is_ok();
     SetAside { error, path: if moved { bad } else { path } }
 }
 
-fn write_file(path: &Path, window: Window, hosts: &mut [Sealing]) -> Result<(), BlockError> {
-    let file = File::create(path).map_err(io_error("make", path))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+/// Writes a file of a block's format and makes it durable, not its name. What was under the name is gone.
+pub(crate) fn write_file(
+    disk: &dyn Disk,
+    path: &Path,
+    window: Window,
+    hosts: Packing,
+) -> Result<(), BlockError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error("remove the unfinished", path)(error));
+        }
+        _ => {} // A failure or a crash may have left one behind.
+    }
+    let file = disk.create(path).map_err(io_error("make", path))?;
+    let mut out = BufWriter::with_capacity(1 << 20, Appending { file, at: 0 });
     block::write(window, hosts, &mut out).map_err(io_error("write", path))?;
-    let file = out.into_inner().map_err(|error| io_error("write", path)(error.into_error()))?;
-    file.sync_data().map_err(io_error("flush", path))
+    let mut out = out.into_inner().map_err(|error| io_error("write", path)(error.into_error()))?;
+    out.file.sync_data().map_err(io_error("flush", path))
 }
 
-fn sync_dir(dir: &Path) -> Result<(), BlockError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("flush the directory", dir))
+/// A file that is written from its beginning to its end.
+struct Appending {
+    file: Box<dyn DiskFile>,
+    at: u64,
+}
+
+impl Write for Appending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(self.at, bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), BlockError> {
+    disk.sync_dir(dir).map_err(io_error("flush the directory", dir))
 }

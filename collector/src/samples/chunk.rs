@@ -72,11 +72,16 @@ impl Head {
 
 /// Reads a packed column of `rows` values, its crc32 checked.
 pub(crate) fn unpack(bytes: &[u8], rows: usize) -> Result<Vec<f64>, Malformed> {
+    decode_values(verified(bytes)?, rows)
+}
+
+/// The bytes of a column without their crc32, which is checked.
+fn verified(bytes: &[u8]) -> Result<&[u8], Malformed> {
     let (column, crc) = bytes.split_last_chunk::<4>().ok_or(Malformed("a column is cut short"))?;
-    if crc32fast::hash(column) != u32::from_le_bytes(*crc) {
-        return Err(Malformed("a column does not match its checksum"));
+    match crc32fast::hash(column) == u32::from_le_bytes(*crc) {
+        true => Ok(column),
+        false => Err(Malformed("a column does not match its checksum")),
     }
-    decode_values(column, rows)
 }
 
 /// A closed chunk in memory.
@@ -98,6 +103,35 @@ impl Chunk {
             Place::Constant(value) => Ok(vec![value; self.head.rows]),
             Place::Packed(range) => unpack(&self.body[range], self.head.rows),
         }
+    }
+
+    /// A chunk that was read back, with the checksum of every column looked at. How many cells hold a value is taken
+    /// from its size: it is counted again where it matters, in a block.
+    pub(crate) fn checked(first: i64, last: i64, head: Head, body: Box<[u8]>) -> Result<Self, Malformed> {
+        for column in 0..head.entries.len() {
+            if let Place::Packed(range) = head.place(column, body.len())? {
+                verified(&body[range])?;
+            }
+        }
+        let samples = (head.rows * head.entries.len()) as u64;
+        Ok(Self { first, last, samples, head, body })
+    }
+
+    /// The same columns in another order, as they are packed.
+    pub(crate) fn reordered(&self, order: &[usize]) -> Result<Self, Malformed> {
+        let (mut entries, mut body) = (Vec::with_capacity(order.len()), Vec::with_capacity(self.body.len()));
+        for column in order {
+            let entry = *self.head.entries.get(*column).ok_or(Malformed("a column that is not in its chunk"))?;
+            match self.head.place(*column, self.body.len())? {
+                Place::Constant(_) => entries.push(entry),
+                Place::Packed(range) => {
+                    entries.push(body.len() as u32);
+                    body.extend_from_slice(&self.body[range]);
+                }
+            }
+        }
+        let head = Head { entries: entries.into(), ..self.head.clone() };
+        Ok(Self { head, body: body.into(), ..*self })
     }
 
     /// The newest sample of column `index` in (from, to].

@@ -15,9 +15,11 @@ use super::bytes::Malformed;
 use super::chunk::Chunk;
 use super::codec::is_absent;
 use super::column::Column;
+use super::heads::Loaded;
 use super::latest::{Newest, last_present};
 use super::merge::{Merge, rows_between};
 use super::open::{Open, Position};
+use super::rewrite::in_order;
 use super::series::{Series, SeriesKey, Visit};
 use super::window::Window;
 
@@ -44,6 +46,31 @@ pub enum SampleError {
 pub(crate) struct Held {
     pub(crate) slots: Arc<[u32]>,
     pub(crate) chunk: Arc<Chunk>,
+    /// Whether all of it is in head files.
+    pub(crate) saved: bool,
+}
+
+/// Samples that no head file has, to be packed without the host's lock.
+pub(crate) struct Unsaved {
+    closed: Vec<Held>,
+    rows: [Open; 2],
+}
+
+impl Unsaved {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.closed.is_empty() && self.rows.iter().all(|rows| rows.times.is_empty())
+    }
+
+    /// As chunks, in the order in which they are to be looked at.
+    pub(crate) fn held(self) -> Vec<Held> {
+        let packed = self.rows.into_iter().flat_map(Open::packed);
+        let held = |(slots, chunk): (Vec<u32>, Chunk)| Held {
+            slots: slots.into(),
+            chunk: Arc::new(chunk),
+            saved: true,
+        };
+        self.closed.into_iter().chain(packed.map(held)).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -168,12 +195,27 @@ impl Host {
             return;
         }
         let still = slots.iter().copied().collect::<std::collections::HashSet<_>>();
-        for slot in
-            self.current.iter().flat_map(|current| current.iter()).filter(|slot| !still.contains(slot))
-        {
-            self.open.columns[*slot as usize].put(row, STALE_NAN);
+        let ended = match &self.current {
+            Some(current) => current.iter().copied().filter(|slot| !still.contains(slot)).collect(),
+            None => self.restored_and_ended(&still, self.open.times[row]),
+        };
+        for slot in ended {
+            self.open.columns[slot as usize].put(row, STALE_NAN);
         }
         self.current = Some(slots);
+    }
+
+    /// The first table after a start: series that a table before it had are those whose newest sample is no end.
+    fn restored_and_ended(&self, still: &std::collections::HashSet<u32>, at: i64) -> Vec<u32> {
+        if self.closed.is_empty() {
+            return Vec::new();
+        }
+        let own = (0..self.series.len() as u32).filter(|slot| !self.series.key(*slot).1);
+        let sent_before = |slot: &u32| match self.latest(*slot, (i64::MIN, at)) {
+            Ok(newest) => newest.0.is_some_and(|(_, value)| value.to_bits() != STALE_NAN.to_bits()),
+            Err(_) => false, // Damaged memory is told to whoever reads it.
+        };
+        own.filter(|slot| !still.contains(slot)).filter(sent_before).collect()
     }
 
     fn close_ready(&mut self) {
@@ -184,8 +226,9 @@ impl Host {
                 if ready == 0 {
                     break;
                 }
+                let saved = ready <= rows.saved;
                 let cut = rows.cut(ready);
-                self.hold(cut);
+                self.hold(cut, saved);
             }
         }
         self.rest();
@@ -198,13 +241,43 @@ impl Host {
         }
     }
 
-    fn hold(&mut self, cut: Option<(Vec<u32>, Chunk)>) {
+    fn hold(&mut self, cut: Option<(Vec<u32>, Chunk)>, saved: bool) {
         let Some((slots, chunk)) = cut else { return };
         let slots = match self.closed.last() {
             Some(last) if *last.slots == *slots => Arc::clone(&last.slots),
             _ => slots.into(),
         };
-        self.closed.push(Held { slots, chunk: Arc::new(chunk) });
+        self.closed.push(Held { slots, chunk: Arc::new(chunk), saved });
+    }
+
+    /// What no head file has; it counts as saved from now on.
+    pub(crate) fn take_unsaved(&mut self) -> Unsaved {
+        let mut closed = Vec::new();
+        for held in self.closed.iter_mut().filter(|held| !held.saved) {
+            held.saved = true;
+            closed.push(held.clone());
+        }
+        Unsaved { closed, rows: [self.late.take_unsaved(), self.open.take_unsaved()] }
+    }
+
+    /// The head files are not to be relied on.
+    pub(crate) fn forget_saved(&mut self) {
+        self.closed.iter_mut().for_each(|held| held.saved = false);
+        (self.open.saved, self.late.saved) = (0, 0);
+    }
+
+    /// Takes chunks back from head files.
+    pub(crate) fn restore(&mut self, chunks: Vec<Loaded>) {
+        let mut known: Option<(Arc<[SeriesKey]>, Vec<u32>)> = None; // Most chunks have the series of the one before.
+        for Loaded { series, chunk } in chunks {
+            let slots = match known.take().filter(|(keys, _)| Arc::ptr_eq(keys, &series)) {
+                Some((_, slots)) => slots,
+                None => series.iter().map(|key| self.series.slot_or_insert(key.clone())).collect(),
+            };
+            let ordered = in_order(&slots, chunk).expect("every column's place was looked at when it was read");
+            self.hold(Some(ordered), true);
+            known = Some((series, slots));
+        }
     }
 
     /// Packs every row before the window's end, and gives the chunks of the window.
@@ -216,8 +289,9 @@ impl Host {
                 if ready == 0 {
                     break;
                 }
+                let saved = ready <= rows.saved;
                 let cut = rows.cut(ready);
-                self.hold(cut);
+                self.hold(cut, saved);
             }
         }
         self.rest();

@@ -36,6 +36,8 @@ pub(crate) struct Open {
     pub(crate) times: Vec<i64>,
     /// By slot; series without a value may lie beyond the end.
     pub(crate) columns: Vec<Column>,
+    /// How many of the oldest rows are in a head file as they are.
+    pub(crate) saved: usize,
 }
 
 impl Open {
@@ -54,7 +56,10 @@ impl Open {
     /// The row for `at`, made if it is not there yet. Rows before the first one are made too.
     pub(crate) fn row(&mut self, at: i64) -> usize {
         let row = match self.position(at) {
-            Position::At(row) => return row,
+            Position::At(row) => {
+                self.saved = self.saved.min(row); // It may get a value.
+                return row;
+            }
             Position::End => self.times.len(),
             Position::Between(row) => row,
             Position::Before => 0,
@@ -63,6 +68,7 @@ impl Open {
             self.columns.iter_mut().for_each(|column| column.open_row(row));
         }
         self.times.insert(row, at);
+        self.saved = self.saved.min(row);
         row
     }
 
@@ -109,6 +115,7 @@ impl Open {
 
     /// Packs and removes the oldest `rows`; nothing when they hold no value.
     pub(crate) fn cut(&mut self, rows: usize) -> Option<(Vec<u32>, Chunk)> {
+        self.saved = self.saved.saturating_sub(rows);
         let times = self.times.drain(..rows).collect::<Vec<_>>();
         let mut builder = ChunkBuilder::new(&times);
         let mut cells = Vec::with_capacity(rows);
@@ -124,6 +131,28 @@ impl Open {
             column.drop_front(rows);
         }
         builder.finish()
+    }
+
+    /// A copy of the rows that no head file has; they count as saved from now on.
+    pub(crate) fn take_unsaved(&mut self) -> Self {
+        let saved = std::mem::replace(&mut self.saved, self.times.len());
+        if saved == self.times.len() {
+            return Self::default();
+        }
+        let mut copy = self.clone();
+        copy.times.drain(..saved);
+        copy.columns.iter_mut().for_each(|column| column.drop_front(saved));
+        copy
+    }
+
+    /// All rows, packed, one window a chunk.
+    pub(crate) fn packed(mut self) -> Vec<(Vec<u32>, Chunk)> {
+        let mut chunks = Vec::new();
+        while !self.times.is_empty() {
+            let rows = self.before(i64::MAX);
+            chunks.extend(self.cut(rows));
+        }
+        chunks
     }
 
     /// Cells that hold a value.

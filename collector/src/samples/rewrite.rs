@@ -55,6 +55,34 @@ pub(crate) fn rewrite(held: &[Held], id_of: impl Fn(u32) -> Option<u32>) -> Resu
     Ok(Rewritten { chunks, series: columns.len() })
 }
 
+/// The chunks as they are, their columns in the order of the series' ids.
+pub(crate) fn renumbered(
+    held: &[Held],
+    id_of: impl Fn(u32) -> Option<u32>,
+) -> Result<Rewritten, Malformed> {
+    let (mut chunks, mut all) = (Vec::with_capacity(held.len()), Vec::new());
+    for held in held {
+        let ids = held.slots.iter().map(|slot| id_of(*slot).ok_or(Malformed("a column of no series")));
+        let (ids, chunk) = in_order(&ids.collect::<Result<Vec<_>, _>>()?, Chunk::clone(&held.chunk))?;
+        all.extend_from_slice(&ids);
+        chunks.push((ids, chunk));
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(Rewritten { chunks, series: all.len() })
+}
+
+/// A chunk with its columns in ascending order of their numbers. Nothing is unpacked.
+pub(crate) fn in_order(numbers: &[u32], chunk: Chunk) -> Result<(Vec<u32>, Chunk), Malformed> {
+    if numbers.is_sorted() {
+        return Ok((numbers.to_vec(), chunk));
+    }
+    let mut order = (0..numbers.len()).collect::<Vec<_>>();
+    order.sort_unstable_by_key(|column| numbers[*column]);
+    let sorted = order.iter().map(|column| numbers[*column]).collect();
+    Ok((sorted, chunk.reordered(&order)?))
+}
+
 /// Where each of `part` stands in `times`, which has them all.
 fn rows_in(times: &[i64], part: &[i64]) -> Vec<usize> {
     part.iter().map(|time| times.partition_point(|all| all < time)).collect()
@@ -70,7 +98,7 @@ mod tests {
         let mut builder = ChunkBuilder::new(times);
         columns.iter().for_each(|(slot, values)| builder.push(*slot, values));
         let (slots, chunk) = builder.finish().unwrap();
-        Held { slots: slots.into(), chunk: Arc::new(chunk) }
+        Held { slots: slots.into(), chunk: Arc::new(chunk), saved: false }
     }
 
     #[test]
@@ -85,6 +113,16 @@ mod tests {
         assert_eq!(chunk.head.times().unwrap(), [10, 20, 30]);
         assert_eq!(chunk.values(0).unwrap(), [0.5, 0.5, 0.75]);
         assert_eq!(chunk.values(1).unwrap(), [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn renumbered_columns_keep_their_values() {
+        let parts = [held(&[10, 30], &[(0, &[1.0, 3.0]), (1, &[0.5, 0.25]), (2, &[9.5, 0.0])])];
+        let Rewritten { chunks, series } = renumbered(&parts, |slot| [7, 3, 5].get(slot as usize).copied()).unwrap();
+        let [(ids, chunk)] = chunks.as_slice() else { panic!("{} chunks", chunks.len()) };
+        assert_eq!((ids.as_slice(), series), ([3, 5, 7].as_slice(), 3));
+        let values = (0..3).map(|column| chunk.values(column).unwrap()).collect::<Vec<_>>();
+        assert_eq!(values, [[0.5, 0.25], [9.5, 0.0], [1.0, 3.0]]);
     }
 
     #[test]

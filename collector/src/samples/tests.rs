@@ -473,7 +473,7 @@ fn a_failed_seal_loses_nothing_and_can_be_tried_again() {
     let blocks = dir.path().join("blocks");
     fs::remove_dir(&blocks).unwrap();
     let error = store.seal(Window::of(at(0))).unwrap_err();
-    assert!(error.to_string().starts_with("cannot make "), "{error}");
+    assert!(error.to_string().starts_with("cannot list "), "{error}");
     assert_eq!(read(&store, ALL), before);
     fs::create_dir(&blocks).unwrap();
     assert!(store.seal(Window::of(at(0))).unwrap().is_some());

@@ -47,6 +47,16 @@ impl Tables for MemoryTables {
         Ok(pairs)
     }
 
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for ((table, key), value) in map {
+            if !visit(&[&[table as u8], &key[..]].concat(), &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn bytes(&self) -> u64 {
         0
     }

@@ -16,17 +16,24 @@ pub(super) const APPLIED: &[u8] = b"applied";
 
 /// The writes of one event, `applied` excepted.
 pub(super) fn project(event: &Event) -> Vec<Write> {
+    let mut writes = project_record(&event.subject);
+    if let Subject::Incident(incident) = &event.subject
+        && event.kind.is_public()
+    {
+        let key = [incident.number.to_be_bytes(), event.seq.to_be_bytes()].concat();
+        let value = Some(pb::Event::from(event).encode_to_vec());
+        writes.push(Write { table: Table::Timeline, key, value });
+    }
+    writes
+}
+
+/// The writes of a record alone, as of a state whose events are no longer there.
+pub(super) fn project_record(record: &Subject) -> Vec<Write> {
     let put = |table, key: Vec<u8>, value| Write { table, key, value: Some(value) };
-    match &event.subject {
+    match record {
         Subject::Incident(incident) => {
-            let number = incident.number.to_be_bytes().to_vec();
             let record = pb::Incident::from(incident).encode_to_vec();
-            let mut writes = vec![put(Table::Incidents, number.clone(), record)];
-            if event.kind.is_public() {
-                let key = [number, event.seq.to_be_bytes().to_vec()].concat();
-                writes.push(put(Table::Timeline, key, pb::Event::from(event).encode_to_vec()));
-            }
-            writes
+            vec![put(Table::Incidents, incident.number.to_be_bytes().to_vec(), record)]
         }
         Subject::Alert(alert) => {
             let record = pb::Alert::from(alert).encode_to_vec();
@@ -51,12 +58,17 @@ fn project_run(run: &JobRun) -> Vec<Write> {
     let put = |table, key: Vec<u8>, value| Write { table, key, value: Some(value) };
     let mut writes = vec![
         put(Table::Runs, id.clone(), record.encode_to_vec()),
-        put(Table::RunsByTime, [time_key(run.started_at), id.clone()].concat(), Vec::new()),
+        put(Table::RunsByTime, [time_key(run.started_at), id.clone()].concat(), job_key(run)),
     ];
     for (part, bytes) in (0u8..).zip(output.as_bytes().chunks(OUTPUT_PART_BYTES)) {
         writes.push(put(Table::Outputs, [id.clone(), vec![part]].concat(), bytes.to_vec()));
     }
     writes
+}
+
+/// Tells the jobs of all hosts apart: 16 bytes of the agent, then the job's name.
+fn job_key(run: &JobRun) -> Vec<u8> {
+    [run.agent.0.as_bytes(), run.job_name.as_bytes()].concat()
 }
 
 /// Bytes whose order is that of the instants.

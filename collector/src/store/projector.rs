@@ -1,27 +1,41 @@
-//! The projector: the thread that follows the journal into the store.
+//! The projector: the thread that opens the store, follows the journal into it, and replaces it when it is no good.
+//!
+//! Nothing waits for it: the collector starts, takes and tells everything without a store. Whoever asks the store
+//! meanwhile is told how far it is. When there is no room, it waits until there is; any other failure of the tables
+//! sets them aside, and others are built from the journal, with what the ledger still knows of events that are gone.
 
-mod shortage;
-
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use tocsin_shared::event::Event;
+use tocsin_shared::event::{Event, Subject};
 use tocsin_shared::log::{LogError, Reader};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::aside::{Open, beside, drop_apart, forget_aside, open_within, remove, set_aside, swap};
+use super::prune::Retention;
+use super::query::Applied;
 use super::{SledTables, Store, StoreError, Tables};
 use crate::clock::now;
-use crate::journal::ledger;
-use crate::room::Room;
-use shortage::{Laid, ROOM_CHECK};
+use crate::journal::ledger::{self, Ledger};
 
 /// Events in one transaction: short ones, because sled holds a lock of the whole process meanwhile.
 const BATCH: usize = 256;
-/// A store that fails more often than this between two starts is left as it is: the disk is broken, not the store.
-const REBUILDS_MAX: u32 = 3;
+/// How long tables may take to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// The wait after a failure doubles with each one in a row, up to this: a broken disk is not made worse.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// How often the store is pruned and its size looked at.
+const CARE: Duration = Duration::from_secs(3600);
+/// Below this a store is not copied anew, however little it holds.
+const SMALL_BYTES: u64 = 64 << 20;
+/// How many times what it holds a store may take.
+const GROWTH_MAX: u64 = 4;
+/// Problems that are kept for `tocsin status`: the last ones.
+const PROBLEMS_MAX: usize = 10;
 
 /// How the store stands.
 #[derive(Clone)]
@@ -38,173 +52,219 @@ impl Projection {
     pub async fn reached(&self, seq: u64) {
         let mut applied = self.applied.clone();
         let wait = applied.wait_for(|applied| *applied >= seq);
-        tokio::time::timeout(std::time::Duration::from_secs(2), wait).await.ok().and_then(Result::ok); // Late is no error: the store catches up.
+        tokio::time::timeout(Duration::from_secs(2), wait).await.ok().and_then(Result::ok); // Late is no error: the store catches up.
+    }
+
+    /// Waits until the store can be asked, for at most two seconds: after a start it is soon; else it says how far it is.
+    pub async fn whole(&self) {
+        let (mut applied, store) = (self.applied.clone(), self.store.clone());
+        let wait = applied.wait_for(|_| store.is_whole());
+        tokio::time::timeout(Duration::from_secs(2), wait).await.ok().and_then(Result::ok); // The store says it.
     }
 }
 
-/// Opens the store under `path`; one that does not open is set aside.
-pub fn open(path: &Path) -> Result<(Arc<dyn Tables>, Option<String>), StoreError> {
-    match SledTables::open(path) {
-        Ok(tables) => Ok((Arc::new(tables), None)),
-        Err(error) if !path.exists() => Err(error), // There is nothing to set aside: it cannot be made.
-        Err(error) if error.is_full() => Err(error), // Nothing is wrong with it.
-        Err(error) => {
-            let aside = set_aside(path)?;
-            let problem = format!(
-                "the store did not open ({error}); it is set aside as {} and built again",
-                aside.display()
-            );
-            Ok((Arc::new(SledTables::open(path)?), Some(problem)))
-        }
+/// How the store is kept.
+pub struct Config {
+    pub path: PathBuf,
+    /// For how long incidents and alerts that ended, and runs, are kept.
+    pub keep: Duration,
+    pub(super) open: Open,
+    pub(super) open_within: Duration,
+    pub(super) care: Duration,
+    /// Below this size it is not copied anew.
+    pub(super) small_bytes: u64,
+    /// The first wait after a failure.
+    pub(super) wait: Duration,
+}
+
+impl Config {
+    /// A store in sled.
+    pub fn sled(path: PathBuf, keep: Duration) -> Self {
+        let open: Open = Arc::new(|path| Ok(Arc::new(SledTables::open(path)?) as Arc<dyn Tables>));
+        let (open_within, care, wait) = (OPEN_WITHIN, CARE, Duration::from_secs(1));
+        Self { path, keep, open, open_within, care, small_bytes: SMALL_BYTES, wait }
     }
 }
 
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".bad-{}", now().as_millis()));
-    let aside = PathBuf::from(name);
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
-/// What is followed, and what is minded meanwhile.
-pub struct Followed {
-    pub reader: Reader,
-    pub head: watch::Receiver<u64>,
-    pub room: Arc<Room>,
-    /// Whether the tables only stand in for a store that could not be opened for want of room.
-    pub unopened: bool,
-}
-
-/// Starts to follow the journal from where the store is.
-pub fn start(
-    path: PathBuf,
-    tables: Arc<dyn Tables>,
-    Followed { reader, head, room, unopened }: Followed,
+/// Starts to follow the journal into the store.
+pub async fn start(
+    config: Config,
+    ledger: &Ledger,
     stop: CancellationToken,
-    handle: Handle,
-) -> Projection {
-    let store = Store::new(tables);
-    let (applied_out, applied) = watch::channel(store.applied().unwrap_or(0));
+) -> Result<Projection, crate::journal::Stopping> {
+    let store = Store::default();
+    let (applied_out, applied) = watch::channel(0);
     let problems = Arc::new(Mutex::new(Vec::new()));
-    let mut projector = Projector {
-        path,
+    let projector = Projector {
         store: store.clone(),
-        reader,
-        head,
-        room,
-        stop,
-        handle,
+        reader: ledger.reader().await?,
+        head: ledger.head(),
+        ledger: ledger.clone(),
+        failures: store.failures(),
+        cared: Instant::now(),
         applied: applied_out,
-        laid: None,
         problems: problems.clone(),
+        handle: Handle::current(),
+        config,
+        stop,
     };
-    if unopened {
-        projector.lay_over(Some(&StoreError::Record("it could not be opened".into())));
-    }
     thread::Builder::new()
         .name("projector".into())
         .spawn(move || projector.run())
         .expect("a thread can be started at the start of the process");
-    Projection { store, applied, problems }
+    Ok(Projection { store, applied, problems })
 }
 
 struct Projector {
-    path: PathBuf,
+    config: Config,
     store: Store,
+    ledger: Ledger,
     reader: Reader,
     head: watch::Receiver<u64>,
-    room: Arc<Room>,
+    failures: watch::Receiver<Option<String>>,
+    cared: Instant,
     stop: CancellationToken,
     handle: Handle,
     applied: watch::Sender<u64>,
-    /// While there is no room on the disk.
-    laid: Option<Laid>,
     problems: Arc<Mutex<Vec<String>>>,
 }
 
 impl Projector {
     fn run(mut self) {
-        let mut rebuilds = 0;
+        let mut in_a_row = 0;
         loop {
-            match self.follow() {
-                Ok(()) => return,
-                // Nothing is wrong with the store, and a new one would not fit either.
-                Err(error) if self.laid.is_none() && (error.is_full() || !self.room.takes_rows()) => {
-                    self.lay_over(Some(&error));
-                }
-                // It cannot even be read.
-                Err(_) if self.laid.is_some() && self.is_short() => {
-                    if !self.wait_for_room() {
-                        return;
-                    }
-                }
-                Err(error) if rebuilds < REBUILDS_MAX => {
-                    rebuilds += 1;
-                    if let Err(again) = self.rebuild(&error) {
-                        return self.say(format!("the store can't be built again ({again}): queries of history fail until a restart"));
-                    }
-                }
-                Err(error) => {
-                    return self.say(format!("the store fails again and again ({error}): queries of history are stale until a restart"));
-                }
+            let begun = Instant::now();
+            let Err(error) = self.serve() else { break };
+            drop_apart(self.store.close());
+            self.applied.send_replace(0);
+            in_a_row = if begun.elapsed() > WAIT_MAX { 1 } else { in_a_row + 1 };
+            self.recover(&error);
+            let doubled = self.config.wait.saturating_mul(1 << (in_a_row - 1).min(16));
+            // The first failure is mended at once: other tables are what it takes.
+            let at_once = in_a_row == 1 && !error.is_full();
+            let wait = if at_once { Duration::ZERO } else { doubled.min(WAIT_MAX) };
+            let stop = self.stop.clone();
+            let waited = async move { stop.run_until_cancelled(tokio::time::sleep(wait)).await };
+            if self.handle.block_on(waited).is_none() {
+                break;
             }
         }
+        drop(self.store.close());
     }
 
     fn say(&self, problem: String) {
         tracing::error!("{problem}");
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
-    }
-
-    fn unsay(&self, beginning: &str) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.retain(|problem| !problem.starts_with(beginning));
+        problems.retain(|known| *known != problem);
+        problems.push(problem);
+        let old = problems.len().saturating_sub(PROBLEMS_MAX);
+        problems.drain(..old);
     }
 
-    fn rebuild(&mut self, error: &StoreError) -> Result<(), StoreError> {
-        self.store.replace(Arc::new(super::MemoryTables::default())); // Let go of the files.
-        self.applied.send_replace(0);
-        let aside = set_aside(&self.path)?;
-        self.say(format!(
-            "the store failed ({error}); it is set aside as {} and built again",
-            aside.display()
-        ));
-        self.store.replace(Arc::new(SledTables::open(&self.path)?));
-        Ok(())
+    /// Makes way for other tables, unless the failure is none of theirs.
+    fn recover(&self, error: &StoreError) {
+        if error.is_full() {
+            self.say(format!("the store has no room ({error}): questions about the past wait until there is"));
+            if let Err(error) = forget_aside(&self.config.path, 0) {
+                tracing::warn!(%error, "stores that were set aside could not be removed");
+            }
+            return;
+        }
+        if let StoreError::Journal(_) = error {
+            return self.say(format!("the store can't follow ({error}): it is tried again"));
+        }
+        self.say(match set_aside(&self.config.path) {
+            Ok(Some(aside)) => {
+                let aside = aside.display();
+                format!("the store failed ({error}); it is set aside as {aside} and built again")
+            }
+            Ok(None) => format!("the store is gone ({error}); it is built again"),
+            Err(again) => format!("the store failed ({error}) and can't be set aside ({again})"),
+        });
+    }
+
+    /// Opens the store and follows until the collector stops.
+    fn serve(&mut self) -> Result<(), StoreError> {
+        self.failures.mark_unchanged();
+        for left_over in [".new", ".old"] {
+            remove(&beside(&self.config.path, left_over))?;
+        }
+        let tables = open_within(&self.config.open, &self.config.path, self.config.open_within)?;
+        self.store.install(tables, self.reader.durable_seq());
+        let applied = self.store.applied()?;
+        self.check(applied)?;
+        if applied.seq == 0 {
+            self.seed()?;
+        }
+        self.applied.send_replace(applied.seq);
+        self.seek(applied.seq + 1)?;
+        self.follow()
+    }
+
+    /// Whether the store and the journal are of one history.
+    fn check(&mut self, applied: Applied) -> Result<(), StoreError> {
+        if applied.seq > self.reader.durable_seq() {
+            let why = format!("it holds event {}, the journal ends before it", applied.seq);
+            return Err(StoreError::Record(why));
+        }
+        if applied.seq == 0 || self.reader.seek(applied.seq).is_err() {
+            return Ok(()); // Nothing to compare, or dropped since.
+        }
+        let found = self.event()?.filter(|event| event.seq == applied.seq);
+        match found.is_none_or(|event| Applied::of(&event) == applied) {
+            true => Ok(()),
+            false => Err(StoreError::Record("it is of another journal".into())),
+        }
+    }
+
+    /// A new store begins with what the ledger knows of events that the journal no longer has.
+    fn seed(&mut self) -> Result<(), StoreError> {
+        if self.reader.seek(1).is_ok() {
+            return Ok(());
+        }
+        let records = self.ledger.read_blocking(|state| state.records());
+        let mut records = records.map_err(|error| StoreError::Journal(error.to_string()))?;
+        records.retain(|record| matches!(record, Subject::Incident(_) | Subject::Alert(_) | Subject::Run(_)));
+        self.store.seed(&records)
     }
 
     fn follow(&mut self) -> Result<(), StoreError> {
-        let applied = self.store.applied()?;
-        if applied > self.reader.durable_seq() {
-            return Err(StoreError::Record(format!("it holds event {applied}, the journal ends before it")));
-        }
-        self.seek(applied + 1)?;
         let mut ended = false;
         loop {
-            if self.mind_room()? {
-                let applied = self.store.applied()?;
-                self.seek(applied + 1)?;
-            }
             let batch = self.batch()?;
             if let Some(last) = batch.last() {
                 self.store.apply(&batch)?;
                 self.applied.send_replace(last.seq);
                 continue;
             }
+            if self.cared.elapsed() >= self.config.care {
+                self.cared = Instant::now();
+                self.care()?;
+            }
             if ended {
                 return Ok(());
             }
-            let (head, stop) = (&mut self.head, self.stop.clone());
-            let short = self.laid.is_some();
-            ended = !self.handle.block_on(async {
-                tokio::select! {
-                    changed = head.changed() => changed.is_ok(),
-                    () = tokio::time::sleep(ROOM_CHECK), if short => true,
-                    () = stop.cancelled() => false,
-                }
-            });
+            ended = self.wait()?;
         }
+    }
+
+    /// Waits for events, for a failed question or for the time to take care; gives whether the collector stops.
+    fn wait(&mut self) -> Result<bool, StoreError> {
+        let (head, failures, stop) = (&mut self.head, &mut self.failures, self.stop.clone());
+        let next = self.config.care.saturating_sub(self.cared.elapsed());
+        let (ended, failed) = self.handle.block_on(async {
+            tokio::select! {
+                changed = head.changed() => (changed.is_err(), false),
+                failed = failures.changed() => (false, failed.is_ok()),
+                () = tokio::time::sleep(next) => (false, false),
+                () = stop.cancelled() => (true, false),
+            }
+        });
+        if failed {
+            let why = self.failures.borrow_and_update().clone().unwrap_or_default();
+            return Err(StoreError::Record(format!("a question failed: {why}")));
+        }
+        Ok(ended)
     }
 
     fn seek(&mut self, seq: u64) -> Result<(), StoreError> {
@@ -212,19 +272,64 @@ impl Projector {
             Err(LogError::Gone { first_seq }) => self.reader.seek(first_seq),
             sought => sought,
         }
-        .map_err(|error| StoreError::Record(error.to_string()))
+        .map_err(|error| StoreError::Journal(error.to_string()))
+    }
+
+    fn event(&mut self) -> Result<Option<Event>, StoreError> {
+        let entry = self.reader.next().map_err(|error| StoreError::Journal(error.to_string()))?;
+        let Some(entry) = entry else { return Ok(None) };
+        let event = ledger::decode(&entry.payload, entry.seq);
+        event.map(Some).map_err(|error| StoreError::Journal(error.to_string()))
     }
 
     fn batch(&mut self) -> Result<Vec<Event>, StoreError> {
         let mut events = Vec::new();
         while events.len() < BATCH {
-            let entry = self.reader.next().map_err(|error| StoreError::Record(error.to_string()))?;
-            let Some(entry) = entry else { break };
-            events.push(
-                ledger::decode(&entry.payload, entry.seq)
-                    .map_err(|error| StoreError::Record(error.to_string()))?,
-            );
+            let Some(event) = self.event()? else { break };
+            events.push(event);
         }
         Ok(events)
+    }
+
+    /// Forgets what is beyond retention, and copies the store anew when it takes far more than it holds.
+    fn care(&mut self) -> Result<(), StoreError> {
+        let pruned = self.store.prune(&Retention { ended_before: now().minus(self.config.keep) })?;
+        if pruned > 0 {
+            tracing::info!(keys = pruned, "the store forgot what is beyond retention");
+        }
+        let bytes = self.store.bytes();
+        if bytes > self.config.small_bytes {
+            let held = self.store.held()?;
+            if bytes > GROWTH_MAX * held {
+                tracing::info!(bytes, held, "the store takes far more than it holds: it is copied anew");
+                return self.copy();
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the store beside itself while it is asked, and puts the copy in its place.
+    fn copy(&mut self) -> Result<(), StoreError> {
+        let (new, path) = (beside(&self.config.path, ".new"), self.config.path.clone());
+        let copied = open_within(&self.config.open, &new, self.config.open_within)
+            .and_then(|tables| self.store.copy_to(&*tables));
+        if let Err(error) = copied {
+            remove(&new)?;
+            return Err(error);
+        }
+        drop(self.store.close());
+        swap(&new, &path)?;
+        let tables = open_within(&self.config.open, &path, self.config.open_within)?;
+        self.store.install(tables, 0);
+        self.store.applied().map(|_| ())
+    }
+}
+
+#[cfg(test)]
+impl Config {
+    /// A store that is gone with the process.
+    pub(crate) fn memory(path: PathBuf) -> Self {
+        let open: Open = Arc::new(|_| Ok(Arc::new(super::MemoryTables::default()) as Arc<dyn Tables>));
+        Self { open, ..Self::sled(path, Duration::from_secs(3600)) }
     }
 }

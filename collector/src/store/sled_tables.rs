@@ -81,7 +81,7 @@ fn caught<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreErr
     }
 }
 
-fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
+pub(super) fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut full = Vec::with_capacity(1 + key.len());
     full.push(table as u8);
     full.extend_from_slice(key);
@@ -123,6 +123,18 @@ impl Tables for SledTables {
             } else {
                 pairs.take(limit).map(pair).collect()
             }
+        })
+    }
+
+    fn visit(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        caught(|| {
+            for pair in self.db.iter() {
+                let (key, value) = pair?;
+                if !visit(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 

@@ -66,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         ticks: arguments.ticks,
         interval: arguments.interval,
         realtime: arguments.realtime,
+        backlog: 0,
         collector_pid: arguments.collector_pid,
         prefix: arguments.prefix,
     };

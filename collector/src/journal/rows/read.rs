@@ -14,7 +14,7 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 use super::followed::Followed;
-use super::{Derived, KIND_DERIVED, KIND_ROW, KIND_STREAM};
+use super::{Derived, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM};
 use crate::samples::Store;
 
 /// Reads journal entries back; it follows exactly the chains that the writer followed.
@@ -40,6 +40,8 @@ pub(super) enum Kept {
         values: Arc<[f64]>,
     },
     Derived(Derived),
+    /// Every row up to here.
+    Evaluated(u64),
 }
 
 impl Decoder {
@@ -58,6 +60,10 @@ impl Decoder {
             KIND_STREAM => self.stream(&entry.payload).map(|()| None),
             KIND_ROW => self.row(&entry.payload).map(Some),
             KIND_DERIVED => derived(&entry.payload).map(|derived| Some(Kept::Derived(derived))),
+            KIND_EVALUATED => {
+                let note = pb::JournalEvaluated::decode(&*entry.payload).map_err(|error| error.to_string())?;
+                Ok(Some(Kept::Evaluated(note.through)))
+            }
             kind => Err(format!("kind {kind} is unknown: it was written by a newer version")),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use prost::Message;
@@ -18,8 +19,10 @@ use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
+use super::head::Head;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, Opened, Standing, Table, TakenRow,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Standing,
+    Table, TakenRow,
 };
 use super::{insert, show, show_derived};
 use crate::clock::now;
@@ -61,6 +64,10 @@ pub(super) struct Writer {
     next_stream: u64,
     through: u64,
     room: Arc<Room>,
+    /// Bytes of rows since the last head file was begun.
+    pub(super) tail: Arc<AtomicU64>,
+    /// The last row that rules run over.
+    pub(super) newest_row: u64,
 }
 
 /// What is written and made durable at once.
@@ -69,17 +76,20 @@ struct Group {
     /// With the positions and numbers of the rows that were new.
     batches: Vec<(Batch, Vec<Written>)>,
     derived: Vec<Derived>,
+    /// How far rows were evaluated, if that is to be noted.
+    evaluated: Option<u64>,
     others: Vec<Job>,
     /// What was known of each spool before.
     before: HashMap<(AgentId, Epoch), Ranges>,
 }
 
 impl Writer {
-    pub(super) fn new(opened: Opened, evaluate: SyncSender<DurableRow>) -> Self {
-        let Opened { log, store, progress, segments, room, .. } = opened;
+    pub(super) fn new(opened: Opened, tail: Arc<AtomicU64>, evaluate: SyncSender<DurableRow>) -> Self {
+        let Opened { log, store, progress, segments, room, unevaluated, .. } = opened;
         let through = log.durable_seq();
-        let streams = HashMap::new();
-        Self { log, store, progress, segments, evaluate, streams, next_stream: 0, through, room }
+        let newest_row = unevaluated.last().map_or(0, |row| row.samples_seq);
+        let (streams, next_stream) = (HashMap::new(), 0);
+        Self { log, store, progress, segments, evaluate, streams, next_stream, through, room, tail, newest_row }
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
@@ -90,6 +100,7 @@ impl Writer {
                 match job {
                     Job::Batch(batch) => group.batches.push((batch, Vec::new())),
                     Job::Derived(values) => group.derived.extend(values),
+                    Job::Evaluated(through) => group.evaluated = Some(through),
                     other => group.others.push(other),
                 }
             }
@@ -131,6 +142,9 @@ impl Writer {
         }
         for value in &group.derived {
             self.write_derived(value)?;
+        }
+        if let Some(through) = group.evaluated {
+            self.note_evaluated(through)?;
         }
         self.log.sync().map(drop)
     }
@@ -181,7 +195,10 @@ impl Writer {
             at_ms: row.at.as_millis(),
             data,
         };
-        let seq = self.log.append(KIND_ROW, &entry.encode_to_vec())?;
+        let payload = entry.encode_to_vec();
+        self.tail.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        let seq = self.log.append(KIND_ROW, &payload)?;
+        self.newest_row = seq;
         self.note(seq, row.at);
         Ok(seq)
     }
@@ -273,15 +290,33 @@ impl Writer {
                 acknowledge.send_replace(taken.clone());
             }
             Job::Standing(reply) => drop(reply.send(self.standing())),
+            Job::Head(reply) => drop(reply.send(self.begin_head()?)),
             Job::DropBefore(seq) => {
                 self.log.drop_segments_before(seq)?;
                 let first = self.log.segments().first().map_or(0, |segment| segment.first_seq);
                 self.segments.retain(|(segment, _)| *segment >= first);
             }
             Job::Stop(reply) => return Ok(Some(reply)),
-            Job::Batch(_) | Job::Derived(_) => {} // They are written before, in `run`.
+            Job::Batch(_) | Job::Derived(_) | Job::Evaluated(_) => {} // They are written before, in `run`.
         }
         Ok(None)
+    }
+
+    /// Ends the segment. Everything in it is in the store: groups are shown before anybody is answered.
+    fn begin_head(&mut self) -> Result<Head, JournalError> {
+        self.log.roll()?;
+        self.streams.clear();
+        self.tail.store(0, Ordering::Relaxed);
+        let Standing { through, lanes, segments, .. } = self.standing();
+        let newest = self.store.last_rows();
+        Ok(Head { through, newest_row: self.newest_row, lanes, segments, newest })
+    }
+
+    /// What recorded values those rows gave was appended before.
+    fn note_evaluated(&mut self, through: u64) -> Result<(), LogError> {
+        let payload = pb::JournalEvaluated { through }.encode_to_vec();
+        self.begin_segment_for(payload.len())?;
+        self.log.append_unnumbered(KIND_EVALUATED, &payload).map(drop)
     }
 
     fn standing(&self) -> Standing {

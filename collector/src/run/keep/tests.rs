@@ -1,0 +1,187 @@
+//! Power cuts at every moment between a row and the end of its retention.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tocsin_shared::chain::Chain;
+use tocsin_shared::disk::{Disk, RecordingDisk};
+use tocsin_shared::identity::Epoch;
+use tocsin_shared::labels::Labels;
+use tocsin_shared::log::Config;
+use tocsin_shared::ranges::Ranges;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::*;
+use crate::evaluate;
+use crate::evaluate::plan::Plan;
+use crate::journal::ledger::{self, Fatal};
+use crate::journal::rows::{self, Batch, Found, Table, TakenRow};
+use crate::rules::RuleSet;
+use crate::samples::WINDOW;
+use crate::state::Defaults;
+use crate::state::testing::agent;
+
+const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
+/// Some rows a segment.
+const SEGMENT: Config = Config { segment_bytes: 700, scan_all: false };
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1_000)
+}
+
+/// The parts of a collector that rows go through, over one disk.
+struct Bench {
+    keeping: Keeping,
+    table: Arc<Table>,
+    evaluator: JoinHandle<()>,
+    problems: Vec<String>,
+}
+
+fn start(disk: Arc<dyn Disk>) -> Bench {
+    let fatal = Fatal::new(CancellationToken::new());
+    let opened = ledger::open(disk.clone(), Path::new("/j")).unwrap();
+    let (samples, aside) = samples::Store::open_on(disk.clone(), "/s").unwrap();
+    assert!(aside.is_empty(), "{aside:?}");
+    let samples = Arc::new(samples);
+    let state = opened.state();
+    let (lanes, sealed) = (state.lanes_of_samples(), state.sealed());
+    let found = Found { sealed, lanes, evaluated_through: state.evaluated_through() };
+    let mut kept = rows::open_with(SEGMENT, disk, Path::new("/j"), samples.clone(), found).unwrap();
+    let problems = [opened.problems.clone(), kept.problems.clone()].concat();
+    let unevaluated = std::mem::take(&mut kept.unevaluated);
+    let evaluated_at = std::mem::take(&mut kept.evaluated_at);
+    let found = evaluate::Found { evaluated_at, unevaluated, ..Default::default() };
+    let ledger = opened.start(Defaults::default(), fatal.clone());
+    let (out, durable) = sync_channel(1_000);
+    let rows = kept.start(out, fatal);
+    let statistics = Arc::new(Statistics::default());
+    let plan = Plan::new(1, &RuleSet::new(Vec::new()).unwrap());
+    let parts = evaluate::Parts {
+        plan: Arc::new(ArcSwap::from_pointee(plan)),
+        store: samples.clone(),
+        rows: rows.clone(),
+        ledger: ledger.clone(),
+        statistics: statistics.clone(),
+        defaults: Defaults::default(),
+    };
+    let evaluator = std::thread::spawn(move || evaluate::run(parts, found, &durable).unwrap());
+    let table = Arc::new(Table { id: 1, series: ["a", "b"].map(|name| Labels::series(name, &[])).into() });
+    let keeping = Keeping { ledger, rows, samples, statistics };
+    Bench { keeping, table, evaluator, problems }
+}
+
+impl Bench {
+    /// One row of host 1, whole, its values told by its seq; returns once it is acknowledged.
+    async fn row(&self, seq: u64, seconds: i64) {
+        let (at, values) = (at(seconds), values(seq).to_vec());
+        let mut data = Vec::new();
+        Chain::new(2).encode(at, seq, &values, &mut data);
+        let table = self.table.clone();
+        let row = TakenRow { seq, table, chain: seq, index: 0, at, wall: at, boot_ms: seq, values, data };
+        let acknowledge = watch::Sender::new(Ranges::default());
+        let mut acknowledged = acknowledge.subscribe();
+        let batch =
+            Batch { agent: agent(1), epoch: EPOCH, rows: vec![row], received: Instant::now(), acknowledge };
+        self.keeping.rows.take(batch).await.unwrap();
+        acknowledged.wait_for(|taken| taken.contains(seq)).await.unwrap();
+    }
+
+    /// What is stored: times, and both values.
+    fn stored(&self) -> BTreeMap<i64, Vec<f64>> {
+        let mut stored: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
+        let wanted = samples::Wanted { equals: &[], matches: &|_: &Labels| true };
+        let mut visit = |labels: &Labels, times: &[i64], values: &[f64]| {
+            assert!(times.is_sorted_by(|a, b| a < b), "{labels} has a sample twice: {times:?}");
+            for (time, value) in times.iter().zip(values) {
+                stored.entry(*time / 1_000).or_default().push(*value);
+            }
+        };
+        let all = (Timestamp::MIN, Timestamp::MAX);
+        self.keeping.samples.view().select_matching(&wanted, all, &mut visit).unwrap();
+        stored.values_mut().for_each(|values| values.sort_by(f64::total_cmp));
+        stored
+    }
+
+    async fn stop(self) {
+        self.keeping.rows.stop().await;
+        self.keeping.ledger.stop().await;
+        self.evaluator.join().unwrap();
+    }
+}
+
+/// The values of a row.
+fn values(seq: u64) -> [f64; 2] {
+    [seq as f64, seq as f64 + 0.5]
+}
+
+/// Rows, head files, late rows, sealing, retention; what was acknowledged when, and what retention may have taken.
+async fn history(disk: &RecordingDisk) -> (Vec<(usize, u64, i64)>, usize) {
+    let window = WINDOW.as_secs() as i64;
+    let bench = start(Arc::new(disk.clone()));
+    let mut acknowledged = Vec::new();
+    let mut seq = 0;
+    let mut rows = async |times: &[i64]| {
+        for seconds in times {
+            seq += 1;
+            bench.row(seq, *seconds).await;
+            acknowledged.push((disk.position(), seq, *seconds));
+        }
+    };
+    rows(&[10, 20, 30]).await;
+    bench.keeping.write_head().await.unwrap();
+    rows(&[40, window + 10, 15]).await; // One of the next window, one late.
+    bench.keeping.write_head().await.unwrap();
+    rows(&[25, window + 20]).await;
+    bench.keeping.seal(at(window)).await;
+    rows(&[35, window + 30]).await; // Late for a window that is sealed.
+    bench.keeping.write_head().await.unwrap();
+    bench.keeping.seal(at(window)).await;
+    rows(&[2 * window + 10]).await;
+    bench.keeping.seal(at(2 * window)).await;
+    let retained = disk.position();
+    let now = at(4 * window);
+    bench.keeping.samples.retain(now, WINDOW.saturating_mul(2), u64::MAX).unwrap();
+    bench.stop().await;
+    (acknowledged, retained)
+}
+
+// Cases: C2, C19
+#[tokio::test(flavor = "multi_thread")]
+async fn no_power_cut_between_a_row_and_its_block_loses_it_or_shows_it_twice() {
+    let disk = RecordingDisk::default();
+    let (acknowledged, retained) = history(&disk).await;
+    let end = disk.position();
+    let history = disk.history();
+    let (mut cuts, mut loaded) = (0, 0);
+    for cut in history.power_cuts_within(64) {
+        cuts += 1;
+        let label = cut.to_string();
+        let after = cut.after;
+        let again: Arc<dyn Disk> = Arc::new(cut.disk);
+        let bench = start(again.clone());
+        assert_eq!(bench.problems, [""; 0], "{label}");
+        let stored = bench.stored();
+        for (seconds, values_of) in &stored {
+            let row = acknowledged.iter().find(|(_, _, at)| at == seconds);
+            assert!(row.is_some_and(|(_, seq, _)| values(*seq)[..] == values_of[..]), "{seconds} {values_of:?}: {label}");
+        }
+        for (_, seq, seconds) in acknowledged.iter().filter(|(position, ..)| *position <= after) {
+            let expired = after >= retained && *seconds < 2 * WINDOW.as_secs() as i64;
+            assert!(expired || stored.contains_key(seconds), "row {seq} is lost: {label}");
+            let taken = bench.keeping.rows.progress(agent(1), EPOCH).await.unwrap();
+            assert!(taken.contains(*seq), "row {seq} would be taken again: {label}");
+        }
+        loaded += usize::from(bench.keeping.rows.tail_bytes() == 0);
+        bench.stop().await;
+        let once_more = start(again);
+        assert_eq!(once_more.stored(), stored, "a second start: {label}");
+        once_more.stop().await;
+    }
+    assert!(cuts > end, "every moment was looked at: {cuts} of {end}");
+    assert!(loaded > 0, "some starts found all rows in head files");
+}
