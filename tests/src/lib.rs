@@ -14,6 +14,7 @@ pub mod counted;
 pub mod api;
 pub mod wait;
 pub mod process;
+pub mod chaos;
 pub mod feed;
 pub mod site;
 pub mod virtual_agent;
