@@ -6,11 +6,13 @@
 
 pub mod clock;
 mod limits;
+mod opening;
 pub mod presence;
 mod records;
 mod rows;
 mod session;
 
+pub use opening::Opening;
 pub use session::Agents;
 
 use std::time::Duration;

@@ -99,17 +99,21 @@ struct State {
     /// Ends connections of this age.
     lifetime: Option<Duration>,
     spoil: Option<Spoil>,
+    /// Connections with a smaller number are held, up and down.
+    stranded: [u64; 2],
     /// Ends the connections of all earlier generations.
     generation: u64,
     end: How,
 }
 
 impl State {
-    fn line(&self, way: Way) -> Line {
-        match way {
-            Way::Up => self.up,
-            Way::Down => self.down,
-        }
+    /// How a way of a connection is.
+    fn line(&self, way: Way, number: u64) -> Line {
+        let (line, stranded) = match way {
+            Way::Up => (self.up, self.stranded[0]),
+            Way::Down => (self.down, self.stranded[1]),
+        };
+        if number < stranded { Line { flow: Flow::Held, ..line } } else { line }
     }
 }
 
@@ -152,6 +156,7 @@ impl Chaos {
             idle: None,
             lifetime: None,
             spoil: None,
+            stranded: [0, 0],
             generation: 0,
             end: How::Finish,
         };
@@ -199,6 +204,15 @@ impl Chaos {
     /// How both ways are from now on.
     pub fn set_both(&self, line: Line) {
         self.change(|state| (state.up, state.down) = (line, line));
+    }
+
+    /// Holds one way of the connections that are open now, for ever: neither end hears that the other has gone.
+    pub fn strand(&self, way: Way) {
+        let accepted = self.accepted();
+        self.change(|state| match way {
+            Way::Up => state.stranded[0] = accepted,
+            Way::Down => state.stranded[1] = accepted,
+        });
     }
 
     /// Whether new connections are reset.
@@ -251,17 +265,17 @@ async fn accept(listener: TcpListener, state: watch::Receiver<State>, passed: Ar
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        passed.accepted.fetch_add(1, Ordering::Relaxed);
+        let number = passed.accepted.fetch_add(1, Ordering::Relaxed);
         let (state, passed) = (state.clone(), Arc::clone(&passed));
         connections.spawn(async move {
-            connection(client, state, &passed).await;
+            connection(client, state, number, &passed).await;
             passed.ended.fetch_add(1, Ordering::Relaxed);
         });
     }
 }
 
 /// One connection to its end.
-async fn connection(client: TcpStream, mut state: watch::Receiver<State>, passed: &Passed) {
+async fn connection(client: TcpStream, mut state: watch::Receiver<State>, number: u64, passed: &Passed) {
     let now = state.borrow_and_update().clone();
     let server = if now.refuses { None } else { TcpStream::connect(now.target).await.ok() };
     let Some(server) = server else { return reset(&client) };
@@ -277,6 +291,7 @@ async fn connection(client: TcpStream, mut state: watch::Receiver<State>, passed
             line::Track {
                 state: state.clone(),
                 way: Way::Up,
+                number,
                 spoil: spoil(Way::Up),
                 passed: &passed.up,
                 heard: &heard,
@@ -289,6 +304,7 @@ async fn connection(client: TcpStream, mut state: watch::Receiver<State>, passed
             line::Track {
                 state: state.clone(),
                 way: Way::Down,
+                number,
                 spoil: spoil(Way::Down),
                 passed: &passed.down,
                 heard: &heard,

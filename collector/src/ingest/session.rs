@@ -35,6 +35,7 @@ use crate::listen::connection::Peer;
 use crate::state::Command;
 use crate::state::command::Heard;
 
+use super::opening::Opening;
 use super::records;
 
 /// Messages that wait for a slow agent; acknowledgements coalesce before they get here.
@@ -58,6 +59,7 @@ pub struct Agents {
     pub rows: Rows,
     pub presence: Arc<Presence>,
     pub sessions: Arc<AtomicU64>,
+    pub opening: Opening,
     pub stop: CancellationToken,
 }
 
@@ -100,6 +102,7 @@ impl Agents {
         let Some(Up::Hello(hello)) = first.transpose()?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("the first message of a session is Hello"));
         };
+        let admitted = self.opening.admit().await?;
         let end = self.stop.child_token();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let mut session = Session::open(self, &peer, number, hello).await?;
@@ -107,6 +110,7 @@ impl Agents {
         tracing::info!(agent = %peer.agent, session = number, "agent connected");
         let served = async {
             session.welcome(self, down).await?;
+            drop(admitted);
             session.run(self, input, down).await
         };
         // A session ends wherever it waits: an agent that does not read cannot keep a revoked one open.
@@ -224,6 +228,11 @@ impl Session {
     }
 
     async fn message(&mut self, agents: &Agents, down: &Sender, message: Up) -> Result<(), Status> {
+        // Whatever it says, it is there: on a narrow link a heartbeat waits behind rows.
+        if agents.presence.beat(self.agent, self.number, Instant::now(), now()) {
+            let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };
+            submit(agents, Command::HostHeard(heard)).await?;
+        }
         match message {
             Up::Hello(_) => Err(Status::invalid_argument("a second Hello")),
             Up::Table(table) => self
@@ -316,7 +325,6 @@ impl Session {
         let reading =
             reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
         let received = now();
-        let back = agents.presence.beat(self.agent, self.number, Instant::now(), received);
         let since = self.observed_at.elapsed();
         self.observed_at = Instant::now();
         self.mapping.reading = reading;
@@ -327,10 +335,6 @@ impl Session {
                 let command = Command::ClockStepped { agent: self.agent, clock_offset_ms: offset };
                 submit(agents, command).await?;
             }
-        }
-        if back {
-            let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };
-            submit(agents, Command::HostHeard(heard)).await?;
         }
         Ok(())
     }

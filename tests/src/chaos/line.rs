@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Damage, Flow, How, Line, Spoil, State, Way};
+use super::{Damage, Flow, How, Spoil, State, Way};
 
 /// Bytes that are moved at once.
 const CHUNK: usize = 16 * 1024;
@@ -21,6 +21,8 @@ const UNDER_WAY: usize = 64;
 pub(super) struct Track<'a> {
     pub state: watch::Receiver<State>,
     pub way: Way,
+    /// Of the connection.
+    pub number: u64,
     pub spoil: Option<Spoil>,
     /// Counts bytes that were read.
     pub passed: &'a AtomicU64,
@@ -42,7 +44,7 @@ type Sent = (Instant, Vec<u8>);
 /// Moves bytes until there are no more.
 pub(super) async fn pump(from: &TcpStream, to: &TcpStream, track: Track<'_>) -> End {
     let (sent, arriving) = mpsc::channel(UNDER_WAY);
-    let writer = write(to, arriving, track.state.clone(), track.way);
+    let writer = write(to, arriving, track.state.clone(), (track.way, track.number));
     let reader = read(from, sent, track);
     let (end, _) = tokio::join!(reader, writer);
     if let End::Closed = end {
@@ -53,18 +55,18 @@ pub(super) async fn pump(from: &TcpStream, to: &TcpStream, track: Track<'_>) -> 
     end
 }
 
-/// Waits until the line is as wanted; false when the proxy has ended.
-async fn line_is(state: &mut watch::Receiver<State>, way: Way, wanted: impl Fn(Line) -> bool) -> bool {
-    state.wait_for(|state| wanted(state.line(way))).await.is_ok()
+/// Waits while the line holds what it has; false when the proxy has ended.
+async fn is_open(state: &mut watch::Receiver<State>, (way, number): (Way, u64)) -> bool {
+    state.wait_for(|state| state.line(way, number).flow != Flow::Held).await.is_ok()
 }
 
 async fn read(from: &TcpStream, sent: mpsc::Sender<Sent>, mut track: Track<'_>) -> End {
     let (mut place, mut random, mut last) = (0_u64, Random(0x9e37_79b9_7f4a_7c15), Instant::now());
     loop {
-        if !line_is(&mut track.state, track.way, |line| line.flow != Flow::Held).await {
+        if !is_open(&mut track.state, (track.way, track.number)).await {
             return End::Closed;
         }
-        let line = track.state.borrow().line(track.way);
+        let line = track.state.borrow().line(track.way, track.number);
         let most = line.rate.map_or(CHUNK, |rate| ((rate as usize) / 20).clamp(1, CHUNK));
         let mut chunk = vec![0; most];
         let got = tokio::select! {
@@ -115,13 +117,13 @@ async fn write(
     to: &TcpStream,
     mut arriving: mpsc::Receiver<Sent>,
     mut state: watch::Receiver<State>,
-    way: Way,
+    of: (Way, u64),
 ) -> io::Result<()> {
     while let Some((at, chunk)) = arriving.recv().await {
         sleep_until(at).await;
         let mut rest = &chunk[..];
         while !rest.is_empty() {
-            if !line_is(&mut state, way, |line| line.flow != Flow::Held).await {
+            if !is_open(&mut state, of).await {
                 return Ok(());
             }
             to.writable().await?;

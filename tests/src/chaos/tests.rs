@@ -56,11 +56,17 @@ async fn what_is_held_comes_later_and_what_is_lost_does_not() {
         timeout(SOON, stream.read_exact(&mut back)).await.unwrap().unwrap();
         assert_eq!(&back, b"two", "{way:?}: it was only late");
     }
+    let mut stranded = connect(&chaos).await;
+    assert!(said(&mut stranded, "here", SOON).await.is_some());
+    chaos.strand(Way::Down);
+    assert_eq!(said(&mut stranded, "there", NEVER).await, None, "what was open is stranded");
+    let mut stream = connect(&chaos).await;
+    assert_eq!(said(&mut stream, "new", SOON).await.as_deref(), Some("new"), "what is new is not");
     chaos.set(Way::Up, Line { flow: Flow::Lost, ..Line::default() });
     assert_eq!(said(&mut stream, "three", NEVER).await, None);
     chaos.set(Way::Up, Line::default());
     assert_eq!(said(&mut stream, "four", SOON).await.as_deref(), Some("four"), "three never came");
-    assert_eq!((chaos.accepted(), chaos.open()), (1, 1));
+    assert_eq!((chaos.accepted(), chaos.open()), (3, 3));
 }
 
 #[tokio::test]
