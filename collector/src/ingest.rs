@@ -5,6 +5,7 @@
 //! its agent: nothing is dropped. A newer session of an agent ends the older one.
 
 pub mod clock;
+mod delay;
 mod limits;
 mod opening;
 pub mod presence;

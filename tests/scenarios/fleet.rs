@@ -16,7 +16,7 @@ const TICKS: u64 = 100;
 const SERIES: usize = 4;
 
 /// A recording of a minute, made up: a counter, a gauge, and two that never change.
-fn recording() -> anyhow::Result<Recording> {
+pub(crate) fn recording() -> anyhow::Result<Recording> {
     let dir = tempfile::tempdir()?;
     for second in 0..60 {
         let text = format!(

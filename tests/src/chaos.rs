@@ -121,6 +121,8 @@ impl State {
 #[derive(Debug, Default)]
 pub struct Passed {
     pub accepted: AtomicU64,
+    /// Of them, those that reached the target.
+    pub reached: AtomicU64,
     pub ended: AtomicU64,
     pub up: AtomicU64,
     pub down: AtomicU64,
@@ -179,6 +181,11 @@ impl Chaos {
     /// Connections that were accepted so far.
     pub fn accepted(&self) -> u64 {
         self.passed.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Connections that reached the target so far.
+    pub fn reached(&self) -> u64 {
+        self.passed.reached.load(Ordering::Relaxed)
     }
 
     /// Connections that are open now.
@@ -279,6 +286,7 @@ async fn connection(client: TcpStream, mut state: watch::Receiver<State>, number
     let now = state.borrow_and_update().clone();
     let server = if now.refuses { None } else { TcpStream::connect(now.target).await.ok() };
     let Some(server) = server else { return reset(&client) };
+    passed.reached.fetch_add(1, Ordering::Relaxed);
     for stream in [&client, &server] {
         stream.set_nodelay(true).ok(); // A socket that refuses the option still works.
     }

@@ -19,3 +19,4 @@ pub mod feed;
 pub mod site;
 pub mod virtual_agent;
 pub mod swarm;
+pub mod herd;

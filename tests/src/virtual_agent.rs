@@ -16,6 +16,7 @@ use tocsin_proto::pb::session_response::Kind as Down;
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
+use tocsin_shared::ranges::Ranges;
 use tocsin_shared::secret::{JoinSecret, Secret};
 use tocsin_shared::tls::{self, ClientIdentity};
 use tokio::sync::mpsc;
@@ -120,7 +121,8 @@ impl VirtualAgent {
         up.send(pb::SessionRequest { kind: Some(Up::Hello(hello)) }).await?;
         let down =
             AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?.into_inner();
-        let mut session = Session { up, down, number: 0, taken: 0, heartbeat_ms: 0 };
+        let mut session =
+            Session { up, down, number: 0, taken: 0, settled: Default::default(), heartbeat_ms: 0 };
         match session.hear().await? {
             Down::Welcome(welcome) => session.welcomed(&welcome)?,
             other => bail!("the first answer is no Welcome: {other:?}"),
@@ -136,6 +138,8 @@ pub struct Session {
     number: u64,
     /// Every row up to here is durable on the collector.
     pub taken: u64,
+    /// What is durable there, by lane.
+    pub settled: [Ranges; 3],
     pub heartbeat_ms: u32,
 }
 
@@ -166,6 +170,11 @@ impl Session {
     }
 
     fn take(&mut self, lanes: &[pb::LaneAcknowledgement]) {
+        for (lane, taken) in
+            lanes.iter().filter_map(|told| Some((Lane::from_number(told.lane).ok()?, told.taken.clone()?)))
+        {
+            self.settled[lane.index()] = taken.try_into().unwrap_or_default();
+        }
         let samples = lanes.iter().filter(|lane| lane.lane == Lane::Samples.number());
         for taken in samples.filter_map(|lane| lane.taken.as_ref()) {
             self.taken = self.taken.max(taken.floor);

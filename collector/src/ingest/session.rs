@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::clock::{self, Observed, Reading};
+use super::delay::Delays;
 use super::presence::Presence;
 use super::rows::{Mapping, SessionRows};
 use super::{PROTOCOL, limits};
@@ -149,7 +150,9 @@ struct Session {
     mapping: Mapping,
     rows: SessionRows,
     acknowledge: watch::Sender<Ranges>,
+    opened_at: Instant,
     observed_at: Instant,
+    delays: Delays,
 }
 
 impl Session {
@@ -184,7 +187,9 @@ impl Session {
             mapping,
             rows: SessionRows::default(),
             acknowledge: watch::Sender::new(samples),
+            opened_at: Instant::now(),
             observed_at: Instant::now(),
+            delays: Delays::new(Duration::ZERO, reading.boot_ms),
         })
     }
 
@@ -324,6 +329,9 @@ impl Session {
     async fn heartbeat(&mut self, agents: &Agents, clock: Option<pb::ClockReading>) -> Result<(), Status> {
         let reading =
             reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
+        if !self.delays.is_timely(self.opened_at.elapsed(), reading.boot_ms) {
+            return Ok(()); // A sign of life, and no news of the time.
+        }
         let received = now();
         let since = self.observed_at.elapsed();
         self.observed_at = Instant::now();
@@ -357,14 +365,11 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
     let (instance, known_boot, offset) =
         known.ok_or_else(|| Status::permission_denied("this host is not known"))?;
     let offset = offset.filter(|_| known_boot == hello.boot_id);
-    let (offset_ms, stepped) = match clock::observe(offset, reading, now(), Duration::ZERO) {
-        Observed::Offset(offset) => (offset, false),
-        Observed::Step(offset) => (offset, true),
+    let offset_ms = match clock::observe(offset, reading, now(), Duration::ZERO) {
+        Observed::Offset(offset) => offset,
+        // Hello may have waited at the door. The first heartbeat, which comes before any row, says whether it is so.
+        Observed::Step(stepped) => offset.unwrap_or(stepped),
     };
-    if stepped {
-        // First, because a step is measured against the offset that the ledger knows.
-        submit(agents, Command::ClockStepped { agent, clock_offset_ms: offset_ms }).await?;
-    }
     submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
     Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
 }

@@ -145,5 +145,5 @@ async fn a_flapping_link_is_up_in_the_end() {
     chaos.flap(moment, moment, moment * 4).await;
     assert!(end_of(&mut stream).await.is_err());
     assert!(said(&mut connect(&chaos).await, "up", SOON).await.is_some());
-    assert!(chaos.accepted() == 2 && chaos.passed().up.load(Ordering::Relaxed) > 0);
+    assert!(chaos.accepted() == 2 && chaos.reached() == 2 && chaos.passed().up.load(Ordering::Relaxed) > 0);
 }

@@ -262,7 +262,11 @@ async fn what_comes_again_in_a_newer_session_counts_once_and_is_acknowledged_aga
     for session in 1..=3 {
         let (mut stream, _) = bench.welcomed().await;
         if let Some(mut older) = older.take() {
-            let fenced = older.next().await.unwrap_err();
+            let fenced = loop {
+                if let Err(status) = older.next().await {
+                    break status;
+                }
+            };
             assert_eq!(fenced.code(), Code::Aborted, "session {session} fences the one before");
             older.up.send(Ok(pb::SessionRequest { kind: None })).await.ok(); // Nobody reads it any more.
         }
@@ -292,4 +296,26 @@ async fn rows_are_a_sign_of_life_too() {
     stream.acknowledged(Lane::Samples).await;
     let state = bench.agents.ledger.read(|state| state.host(agent(1)).map(|host| host.state));
     assert_eq!(state.await.unwrap(), Some(HostState::Online));
+}
+
+// Cases: N16, T4
+#[tokio::test]
+async fn a_heartbeat_that_lay_about_is_no_step_of_a_clock() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let offset =
+        || bench.agents.ledger.read(|state| state.host(agent(1)).and_then(|host| host.clock_offset_ms));
+    let before = offset().await.unwrap();
+    let old = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_000 - 40_000 };
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(old), ..pb::Heartbeat::default() })).await;
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=1) })).await;
+    stream.acknowledged(Lane::Samples).await;
+    assert_eq!(offset().await.unwrap(), before, "what was under way for 40 s");
+    // In time, and with a wall clock that was set back: boot time counts.
+    let wrong = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_100 };
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(wrong), ..pb::Heartbeat::default() })).await;
+    stream.send(Up::Records(pb::Records { lane: Lane::State.number(), records: Vec::new() })).await;
+    stream.acknowledged(Lane::State).await;
+    assert_eq!(offset().await.unwrap(), before, "its own wall clock alone moves nothing");
 }
