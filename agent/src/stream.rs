@@ -2,10 +2,9 @@
 //!
 //! Promises: nothing is removed from the spool but by an acknowledgement of this session; no answer of a collector
 //! ends the attempts or touches the identity; the identity is read anew for each connection, so a renewed certificate
-//! is used from the next one on. What is sent when, `session` decides; how rows are made sendable, `backlog` does.
+//! is used from the next one on; an address that was good once is tried again when the name leads nowhere. What is sent when, `session` decides; how rows are made sendable, `backlog` does.
 
 pub(crate) mod backlog;
-mod backoff;
 mod client;
 pub(crate) mod records;
 mod session;
@@ -16,14 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tocsin_proto::connect::{self, ConnectError, Endpoint};
+use tocsin_proto::connect::{self, ConnectError, Endpoint, LastGood};
+use tocsin_shared::backoff::{Attempt, Backoff};
 use tocsin_shared::tls::TlsError;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use self::backoff::Backoff;
 pub(crate) use self::client::Greeting;
 use self::session::SessionError;
 use crate::explain::one_line;
@@ -33,6 +32,8 @@ use crate::spool::SpoolError;
 
 /// For name, TCP, TLS and HTTP/2 together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// With what a collector that is busy says how long to stay away: gRPC's own word, in milliseconds.
+const STAY_AWAY: &str = "grpc-retry-pushback-ms";
 
 /// Why a connection ended, or did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,13 @@ impl Ended {
     }
 }
 
+/// How long the collector asked us to stay away.
+fn stay_away(ended: &Ended) -> Option<Duration> {
+    let Ended::Status(status) = ended else { return None };
+    let millis = status.metadata().get(STAY_AWAY)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
 /// What the stream needs to run.
 pub(crate) struct Stream {
     pub data_dir: PathBuf,
@@ -108,33 +116,39 @@ pub(crate) struct Stream {
 impl Stream {
     /// Streams until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, last_good) = (Backoff::default(), Arc::default());
         loop {
-            let begun = Instant::now();
-            let Some(ended) = stop.run_until_cancelled(self.once()).await else { return };
+            let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good)).await else { return };
             self.connected.store(false, Ordering::Relaxed);
-            let Err(ended) = ended;
-            backoff.ended_after(begun.elapsed());
-            let wait = backoff.next(ended.is_refusal(), rand::random());
-            tracing::warn!(
-                error = one_line(&ended),
-                retry_in_s = wait.as_secs(),
-                "not connected to the collector"
-            );
+            let (refused, asked) = (ended.is_refusal(), stay_away(&ended));
+            let wait = backoff.next(Attempt { lasted, refused, asked }, rand::random());
+            let (error, retry_in_s) = (one_line(&ended), wait.as_secs());
+            if refused {
+                // Time alone will not mend it, so it has to be seen.
+                tracing::error!(error, retry_in_s, "the collector and this host do not go together");
+            } else {
+                tracing::warn!(error, retry_in_s, "not connected to the collector");
+            }
             if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
                 return;
             }
         }
     }
 
-    async fn once(&self) -> Result<std::convert::Infallible, Ended> {
-        let channel = self.connect().await?;
-        client::session(channel, &self.keeper, &self.greeting, &self.connected).await
+    /// One connection to its end: why it ended, and how long it lasted after its handshake.
+    async fn once(&self, last_good: &Arc<LastGood>) -> (Ended, Option<Duration>) {
+        let channel = match self.connect(last_good).await {
+            Ok(channel) => channel,
+            Err(ended) => return (ended, None),
+        };
+        let begun = Instant::now();
+        let Err(ended) = client::session(channel, &self.keeper, &self.greeting, &self.connected).await;
+        (ended, Some(begun.elapsed()))
     }
 
-    async fn connect(&self) -> Result<Channel, Ended> {
+    async fn connect(&self, last_good: &Arc<LastGood>) -> Result<Channel, Ended> {
         let identity = IdentityDir::open(&self.data_dir)?.load()?.ok_or(Ended::NotEnrolled)?;
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
-        Ok(connect::connect(endpoint, identity.tls()?, CONNECT_TIMEOUT).await?)
+        Ok(connect::connect_again(endpoint, identity.tls()?, CONNECT_TIMEOUT, last_good).await?)
     }
 }

@@ -5,12 +5,15 @@
 //! its agent: nothing is dropped. A newer session of an agent ends the older one.
 
 pub mod clock;
+mod delay;
 mod limits;
+mod opening;
 pub mod presence;
 mod records;
 mod rows;
 mod session;
 
+pub use opening::Opening;
 pub use session::Agents;
 
 use std::time::Duration;

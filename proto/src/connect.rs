@@ -1,8 +1,11 @@
 //! A gRPC channel to a collector, or a sentence that says what is in the way.
 //!
 //! Promise: TLS always, one deadline for all of name, TCP, TLS and HTTP/2; a dead peer is noticed within 30 s, also
-//! while nothing is said (keep-alive pings every 10 s, answered within 20 s).
+//! while nothing is said (keep-alive pings every 10 s, answered within 20 s). How an address is found and a
+//! connection made, `dial` knows.
 //! Not here: whom to trust (`tocsin-shared`'s `tls`), retries and back-off (the callers').
+
+mod dial;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,16 +18,14 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use tocsin_shared::tls::PinMismatch;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
+
+pub use dial::LastGood;
 
 /// How often a ping is sent; with the time to answer below, a dead peer costs at most 30 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many addresses of one name are tried: hosts have a few; a hostile resolver may send thousands.
-const ADDRESSES_MAX: usize = 8;
 
 /// Where a collector listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -118,15 +119,30 @@ pub async fn connect(
     tls: Arc<ClientConfig>,
     timeout: Duration,
 ) -> Result<Channel, ConnectError> {
+    connect_again(endpoint, tls, timeout, &Arc::default()).await
+}
+
+/// As `connect`, for who does it again and again: where the endpoint was reached once, it is looked for again when its
+/// name cannot be found, or leads to where it is not. Whoever answers there has to prove the same name.
+pub async fn connect_again(
+    endpoint: &Endpoint,
+    tls: Arc<ClientConfig>,
+    timeout: Duration,
+    last_good: &Arc<LastGood>,
+) -> Result<Channel, ConnectError> {
     let target = tonic::transport::Endpoint::from_shared(format!("https://{endpoint}"))
         .map_err(|error| protocol(endpoint, &error))?
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    let (place, connector) = (endpoint.clone(), TlsConnector::from(tls));
+    let (place, connector, last_good) = (endpoint.clone(), TlsConnector::from(tls), Arc::clone(last_good));
     let dial = tower::service_fn(move |_: http::Uri| {
-        let (place, connector) = (place.clone(), connector.clone());
-        async move { within(timeout, &place, dial(&place, &connector)).await.map(TokioIo::new) }
+        let (place, connector, last_good) = (place.clone(), connector.clone(), Arc::clone(&last_good));
+        async move {
+            let named = dial::resolve(&place);
+            let dialled = dial::dial(&place, named, &connector, (&last_good, timeout));
+            within(timeout, &place, dialled).await.map(TokioIo::new)
+        }
     });
     let connected =
         async { target.connect_with_connector(dial).await.map_err(|error| explain(endpoint, &error)) };
@@ -140,37 +156,6 @@ async fn within<T>(
 ) -> Result<T, ConnectError> {
     let late = |_| ConnectError::TimedOut { endpoint: endpoint.clone(), within: timeout };
     tokio::time::timeout(timeout, work).await.map_err(late)?
-}
-
-/// A TLS stream to the endpoint, its certificate verified.
-async fn dial(endpoint: &Endpoint, tls: &TlsConnector) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| protocol(endpoint, &error))?;
-    let stream = dial_tcp(endpoint).await?;
-    // Small messages must not wait for the next; a socket that refuses the option still works.
-    stream.set_nodelay(true).ok();
-    let stream = tls.connect(name, stream).await.map_err(|error| explain(endpoint, &error))?;
-    match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => Ok(stream),
-        _ => Err(ConnectError::Protocol {
-            endpoint: endpoint.clone(),
-            reason: "it did not agree to HTTP/2".into(),
-        }),
-    }
-}
-
-async fn dial_tcp(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
-    let unresolved = |reason: String| ConnectError::Unresolved { host: endpoint.host.clone(), reason };
-    let addresses = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
-        .await
-        .map_err(|error| unresolved(error.to_string()))?;
-    let mut last = unresolved("it has no address".into());
-    for address in addresses.take(ADDRESSES_MAX) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = explain(endpoint, &error),
-        }
-    }
-    Err(last)
 }
 
 fn protocol(endpoint: &Endpoint, error: &dyn StdError) -> ConnectError {
@@ -313,6 +298,7 @@ mod tests {
         assert_eq!(error, ConnectError::Refused(endpoint));
     }
 
+    // Cases: N4
     #[tokio::test]
     async fn a_silent_server_times_out() {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -22,5 +22,6 @@ pub mod host;
 pub mod alert;
 pub mod incident;
 pub mod run;
+pub mod backoff;
 pub mod access;
 pub mod event;

@@ -16,7 +16,7 @@ const TICKS: u64 = 100;
 const SERIES: usize = 4;
 
 /// A recording of a minute, made up: a counter, a gauge, and two that never change.
-fn recording() -> anyhow::Result<Recording> {
+pub(crate) fn recording() -> anyhow::Result<Recording> {
     let dir = tempfile::tempdir()?;
     for second in 0..60 {
         let text = format!(
@@ -41,6 +41,7 @@ async fn every_row_of_a_fleet_is_taken_and_can_be_asked_for() -> anyhow::Result<
         ticks: TICKS,
         interval: Duration::from_secs(1),
         realtime: false,
+        backlog: 0,
         collector_pid: site.pid(),
         prefix: "fleet-".into(),
     };

@@ -184,7 +184,7 @@ fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<
         more.push_str(STORAGE); // Many collectors at once share the machine's disk.
     }
     let own = collector_config(&dir.join("collector"), &dir.join("rules.yml"), addresses)?;
-    std::fs::write(&config, own + &more)?;
+    std::fs::write(&config, with_more(&own, &more))?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
     }
@@ -212,6 +212,16 @@ async fn ready(dir: &Path, collector: &mut Process) -> anyhow::Result<(Addresses
         (None, Some(error)) => Err(error),
         (None, None) => unreachable!("it ended or is ready"),
     }
+}
+
+/// A configuration with a test's lines: those before the first section replace the usual ones, the rest is added.
+fn with_more(usual: &str, more: &str) -> String {
+    let sections = if more.starts_with('[') { 0 } else { more.find("\n[").map_or(more.len(), |at| at + 1) };
+    let (top, sections) = more.split_at(sections);
+    let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+    let replaced = |line: &&str| !top.lines().any(|mine| key(mine) == key(line));
+    let usual: String = usual.lines().filter(replaced).map(|line| format!("{line}\n")).collect();
+    format!("{top}{usual}{sections}")
 }
 
 fn credential_file(dir: &Path) -> PathBuf {
@@ -287,6 +297,22 @@ impl Host {
 
     fn drop_box(&self) -> PathBuf {
         self.dir.join("drop-box")
+    }
+
+    /// From the next start on, the agent connects to this address instead of the one it enrolled at.
+    pub fn connects_to(&self, address: &str) -> anyhow::Result<()> {
+        self.configure(|config| format!("collector = {address:?}\n{config}"))
+    }
+
+    /// From the next start on, the agent's configuration is what this makes of it.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        let config = std::fs::read_to_string(self.config_file())?;
+        Ok(std::fs::write(self.config_file(), change(config))?)
+    }
+
+    /// The agent's process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Process::pid)
     }
 
     /// Starts the agent.

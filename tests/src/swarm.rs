@@ -54,7 +54,7 @@ pub struct Options {
 /// Runs the swarm to its end.
 pub async fn run(recording: Arc<Recording>, options: Options) -> anyhow::Result<Report> {
     let api = Api::connect(&CredentialFile::read(&options.credential)?).await?;
-    let agents = enrol(&api, &options).await?;
+    let agents = enrol(&api, options.hosts, &options.prefix).await?;
     let usage = |pid: Option<u32>| pid.map(resources::of).transpose();
     let (before, begun) = (usage(options.collector_pid)?, Instant::now());
     let (traffic, acknowledged) = (Arc::new(Traffic::default()), Arc::new(AtomicU64::new(0)));
@@ -104,13 +104,14 @@ fn wall() -> Timestamp {
     Timestamp::from_millis(since.as_millis() as i64)
 }
 
-async fn enrol(api: &Api, options: &Options) -> anyhow::Result<Vec<VirtualAgent>> {
-    let (mut enrolled, mut asked) = (Vec::with_capacity(options.hosts), JoinSet::new());
-    for number in 0..options.hosts {
+/// Enrols so many hosts, named by a prefix and a number.
+pub(crate) async fn enrol(api: &Api, hosts: usize, prefix: &str) -> anyhow::Result<Vec<VirtualAgent>> {
+    let (mut enrolled, mut asked) = (Vec::with_capacity(hosts), JoinSet::new());
+    for number in 0..hosts {
         if asked.len() == ENROLLING {
             enrolled.push(asked.join_next().await.context("nothing to wait for")???);
         }
-        let (api, hostname) = (api.clone(), format!("{}{number:05}", options.prefix));
+        let (api, hostname) = (api.clone(), format!("{prefix}{number:05}"));
         asked.spawn(async move { VirtualAgent::enrol(&api, pb::Env::Test, &hostname).await });
     }
     while let Some(agent) = asked.join_next().await {

@@ -16,6 +16,7 @@ use tocsin_proto::pb::session_response::Kind as Down;
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
+use tocsin_shared::ranges::Ranges;
 use tocsin_shared::secret::{JoinSecret, Secret};
 use tocsin_shared::tls::{self, ClientIdentity};
 use tokio::sync::mpsc;
@@ -120,7 +121,8 @@ impl VirtualAgent {
         up.send(pb::SessionRequest { kind: Some(Up::Hello(hello)) }).await?;
         let down =
             AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?.into_inner();
-        let mut session = Session { up, down, number: 0, taken: 0, outcomes_taken: 0, heartbeat_ms: 0 };
+        let settled = Default::default();
+        let mut session = Session { up, down, number: 0, taken: 0, outcomes_taken: 0, settled, heartbeat_ms: 0 };
         match session.hear().await? {
             Down::Welcome(welcome) => session.welcomed(&welcome)?,
             other => bail!("the first answer is no Welcome: {other:?}"),
@@ -138,6 +140,8 @@ pub struct Session {
     pub taken: u64,
     /// Every outcome up to here is.
     pub outcomes_taken: u64,
+    /// What is durable there, by lane.
+    pub settled: [Ranges; 3],
     pub heartbeat_ms: u32,
 }
 
@@ -168,13 +172,15 @@ impl Session {
     }
 
     fn take(&mut self, lanes: &[pb::LaneAcknowledgement]) {
-        for lane in lanes {
-            let floor = lane.taken.as_ref().map_or(0, |taken| taken.floor);
-            if lane.lane == Lane::Samples.number() {
-                self.taken = self.taken.max(floor);
-            } else if lane.lane == Lane::Outcomes.number() {
-                self.outcomes_taken = self.outcomes_taken.max(floor);
-            }
+        for (lane, taken) in
+            lanes.iter().filter_map(|told| Some((Lane::from_number(told.lane).ok()?, told.taken.clone()?)))
+        {
+            self.settled[lane.index()] = taken.try_into().unwrap_or_default();
+        }
+        self.outcomes_taken = self.settled[Lane::Outcomes.index()].floor();
+        let samples = lanes.iter().filter(|lane| lane.lane == Lane::Samples.number());
+        for taken in samples.filter_map(|lane| lane.taken.as_ref()) {
+            self.taken = self.taken.max(taken.floor);
         }
     }
 }

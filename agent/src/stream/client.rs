@@ -26,7 +26,7 @@ use tonic::transport::Channel;
 use super::Ended;
 use super::backlog::Request;
 use super::records;
-use super::session::{Action, RECORDS_BYTES, Session};
+use super::session::{Action, PROGRESS_TIMEOUT, Session, SessionError};
 use crate::keep::{Keeper, Standing};
 use crate::rows::LiveRow;
 use crate::tick::Reading;
@@ -186,22 +186,24 @@ impl<'a> Shell<'a> {
             match self.session.action(durable, self.now())? {
                 Action::Wait { until } => return Ok(until),
                 Action::Heartbeat => self.heartbeat(),
-                Action::Records { lane, first } => self.records(lane, first).await?,
+                Action::Records { lane, first, bytes } => self.records(lane, first, bytes).await?,
                 Action::Fill { first, last, bytes } => self.fill(first, last, bytes).await?,
             }
         }
     }
 
     fn heartbeat(&mut self) {
-        let waiting = self.standing.borrow().waiting.to_vec();
-        let heartbeat = pb::Heartbeat { clock: Some(records::clock(Reading::now())), waiting };
-        // A link so slow that there is no room needs no further message: batches in flight are a sign of life, too.
-        self.up.try_send(request(Up::Heartbeat(heartbeat))).ok();
+        // A link so slow that the queue fills needs no further message: what is under way is a sign of life, too.
+        if self.up.capacity() > UP_QUEUE / 2 {
+            let waiting = self.standing.borrow().waiting.to_vec();
+            let heartbeat = pb::Heartbeat { clock: Some(records::clock(Reading::now())), waiting };
+            self.up.try_send(request(Up::Heartbeat(heartbeat))).ok();
+        }
         self.session.sent_heartbeat(self.now());
     }
 
-    async fn records(&mut self, lane: Lane, first: u64) -> Result<(), Ended> {
-        let found = self.keeper.records(lane, first, RECORDS_BYTES).await??;
+    async fn records(&mut self, lane: Lane, first: u64, bytes: usize) -> Result<(), Ended> {
+        let found = self.keeper.records(lane, first, bytes).await??;
         let numbers: Vec<u64> = found.records.iter().map(|record| record.seq).collect();
         // Where nothing was found, all up to the end that was looked at is settled.
         let end = self.standing.borrow().durable[lane.index()] + 1;
@@ -271,9 +273,10 @@ impl<'a> Shell<'a> {
     }
 
     async fn send(&mut self, kind: Up) -> Result<(), Ended> {
-        // There is room, as `UP_QUEUE` explains; a closed queue means that the call has ended, and `message` says why.
-        self.up.send(request(kind)).await.ok();
-        Ok(())
+        // A closed queue means that the call has ended, and `message` says why. A collector that takes nothing is as
+        // good as dead, even if it still answers pings.
+        let sent = timeout(PROGRESS_TIMEOUT, self.up.send(request(kind))).await;
+        sent.map(drop).map_err(|_| SessionError::NoProgress.into())
     }
 
     async fn answer(&mut self, answer: pb::SessionResponse) -> Result<(), Ended> {

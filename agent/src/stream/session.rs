@@ -4,7 +4,9 @@
 //! state, state before rows; a new row goes at once, unless the window is full or 64 ranges are open, and after a
 //! connection the newest row goes first, so that the collector knows what is true now and what is past; holes are filled
 //! from the floor upwards, one batch at a time, resting as long as each took, so that a backlog takes at most half of
-//! the link; at most four messages and 4 MiB are unanswered. An acknowledgement of what was not sent, or of another
+//! the link; a message is as large as the link carries in a second or two, so that an outcome never waits long behind
+//! another, and each message can be answered before the connection counts as dead; at most four messages and 4 MiB are
+//! unanswered. An acknowledgement of what was not sent, or of another
 //! session, is an error and settles nothing.
 
 use std::collections::VecDeque;
@@ -18,16 +20,14 @@ const IN_FLIGHT_MAX: usize = 4;
 const ROWS_IN_FLIGHT_MAX: usize = 3;
 /// Bytes without an answer: with the collector's buffers this bounds what a reconnect sends twice.
 const BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
-/// Bytes of one message of records.
-pub(crate) const RECORDS_BYTES: usize = 1 << 20;
 /// Without any progress for this long while something is in flight, the connection is dead, whatever TCP says.
 pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// The size of a backlog batch starts here and follows the link: on 64 kbit/s this takes 4 s, so that an outcome
-/// never waits long behind it.
-const FILL_BYTES: (usize, usize, usize) = (8 << 10, 32 << 10, 1 << 20);
-/// A batch that took less may be doubled, one that took more is halved.
-const FILL_QUICK: Duration = Duration::from_secs(1);
-const FILL_SLOW: Duration = Duration::from_secs(4);
+/// The size of a message starts here and follows the link: on 64 kbit/s this takes 2 s, so that an outcome never waits
+/// long behind it. A message that needs longer than `PROGRESS_TIMEOUT` would never be acknowledged at all.
+const SIZE_BYTES: (usize, usize, usize) = (8 << 10, 16 << 10, 1 << 20);
+/// A message that took less may be doubled, one that took more is halved.
+const QUICK: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(2);
 /// The longest rest between two batches.
 const FILL_REST_MAX: Duration = Duration::from_secs(10);
 /// Rows that are sent in their order after a short break. Of more, the newest goes first: an agent that was silent for
@@ -53,10 +53,11 @@ pub(crate) enum SessionError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Heartbeat,
-    /// Send the records of a lane from a number on.
+    /// Send the records of a lane from a number on, about so many bytes.
     Records {
         lane: Lane,
         first: u64,
+        bytes: usize,
     },
     /// Send rows of this hole, about so many bytes.
     Fill {
@@ -68,6 +69,20 @@ pub(crate) enum Action {
     Wait {
         until: Duration,
     },
+}
+
+/// How many bytes a message has: as many as the link carries in a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size(usize);
+
+impl Size {
+    fn follow(&mut self, took: Duration) {
+        if took < QUICK {
+            self.0 = (self.0 * 2).min(SIZE_BYTES.2);
+        } else if took > SLOW {
+            self.0 = (self.0 / 2).max(SIZE_BYTES.0);
+        }
+    }
 }
 
 /// A message without an answer.
@@ -96,7 +111,9 @@ pub(crate) struct Session {
     flights: VecDeque<Flight>,
     progress_at: Duration,
     quiet_until: Duration,
-    fill_bytes: usize,
+    /// Of messages of records, and of batches of a hole.
+    records_size: Size,
+    fill_size: Size,
     fill_at: Duration,
     heartbeat_every: Duration,
     heartbeat_at: Duration,
@@ -116,7 +133,8 @@ impl Session {
             flights: VecDeque::new(),
             progress_at: now,
             quiet_until: Duration::ZERO,
-            fill_bytes: FILL_BYTES.1,
+            records_size: Size(SIZE_BYTES.1),
+            fill_size: Size(SIZE_BYTES.1),
             fill_at: Duration::ZERO,
             heartbeat_every: Duration::from_millis(HEARTBEATS.1.into()),
             heartbeat_at: now,
@@ -141,11 +159,11 @@ impl Session {
         for lane in [Lane::Outcomes, Lane::State] {
             let first = self.next[lane.index()];
             if first <= durable[lane.index()] && self.has_room(IN_FLIGHT_MAX) {
-                return Ok(Action::Records { lane, first });
+                return Ok(Action::Records { lane, first, bytes: self.records_size.0 });
             }
         }
         if let (Some((first, last)), true) = (self.unsent(durable[2]), self.may_fill(now)) {
-            let bytes = self.fill_bytes.min(BYTES_IN_FLIGHT_MAX - self.bytes());
+            let bytes = self.fill_size.0.min(BYTES_IN_FLIGHT_MAX - self.bytes());
             return Ok(Action::Fill { first, last, bytes });
         }
         Ok(Action::Wait { until: self.next_moment(now) })
@@ -228,7 +246,7 @@ impl Session {
         }
         if numbers.is_empty() {
             // Nothing there after all: not to be asked for again at once.
-            self.fill_at = now + if next > first { Duration::ZERO } else { FILL_QUICK };
+            self.fill_at = now + if next > first { Duration::ZERO } else { QUICK };
         }
         self.fly(Lane::Samples, numbers, bytes, true, now);
     }
@@ -279,20 +297,15 @@ impl Session {
             self.flights = open;
             for flight in answered {
                 self.progress_at = now;
+                let took = now.saturating_sub(flight.sent_at);
                 if flight.is_fill {
-                    self.pace(now.saturating_sub(flight.sent_at), now);
+                    self.fill_size.follow(took);
+                    self.fill_at = now + took.min(FILL_REST_MAX);
+                } else if flight.lane != Lane::Samples {
+                    self.records_size.follow(took);
                 }
             }
         }
-    }
-
-    fn pace(&mut self, took: Duration, now: Duration) {
-        if took < FILL_QUICK {
-            self.fill_bytes = (self.fill_bytes * 2).min(FILL_BYTES.2);
-        } else if took > FILL_SLOW {
-            self.fill_bytes = (self.fill_bytes / 2).max(FILL_BYTES.0);
-        }
-        self.fill_at = now + took.min(FILL_REST_MAX);
     }
 
     /// The collector took none of the rows that it has not acknowledged: they are to be sent again. The first attempt
@@ -300,7 +313,7 @@ impl Session {
     pub(crate) fn refused(&mut self, now: Duration) {
         self.flights.retain(|flight| flight.lane != Lane::Samples);
         self.rows = self.taken.clone();
-        (self.fill_bytes, self.fill_at) = (FILL_BYTES.0, now);
+        (self.fill_size, self.fill_at) = (Size(SIZE_BYTES.0), now);
     }
 
     /// The collector wants fewer rows for a while.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::clock::{self, Observed, Reading};
+use super::delay::Delays;
 use super::presence::Presence;
 use super::rows::{Mapping, SessionRows};
 use super::{PROTOCOL, limits};
@@ -36,6 +37,7 @@ use crate::room::{RETRY_AFTER, Room};
 use crate::state::command::Heard;
 use crate::state::{Command, Refusal};
 
+use super::opening::Opening;
 use super::records;
 
 /// Messages that wait for a slow agent; acknowledgements coalesce before they get here.
@@ -62,6 +64,7 @@ pub struct Agents {
     pub presence: Arc<Presence>,
     pub sessions: Arc<AtomicU64>,
     pub room: Arc<Room>,
+    pub opening: Opening,
     pub stop: CancellationToken,
 }
 
@@ -104,6 +107,7 @@ impl Agents {
         let Some(Up::Hello(hello)) = first.transpose()?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("the first message of a session is Hello"));
         };
+        let admitted = self.opening.admit().await?;
         let end = self.stop.child_token();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let mut session = Session::open(self, &peer, number, hello).await?;
@@ -111,6 +115,7 @@ impl Agents {
         tracing::info!(agent = %peer.agent, session = number, "agent connected");
         let served = async {
             session.welcome(self, down).await?;
+            drop(admitted);
             session.run(self, input, down).await
         };
         // A session ends wherever it waits: an agent that does not read cannot keep a revoked one open.
@@ -149,7 +154,9 @@ struct Session {
     mapping: Mapping,
     rows: SessionRows,
     acknowledge: watch::Sender<Ranges>,
+    opened_at: Instant,
     observed_at: Instant,
+    delays: Delays,
 }
 
 impl Session {
@@ -184,7 +191,9 @@ impl Session {
             mapping,
             rows: SessionRows::default(),
             acknowledge: watch::Sender::new(samples),
+            opened_at: Instant::now(),
             observed_at: Instant::now(),
+            delays: Delays::new(Duration::ZERO, reading.boot_ms),
         })
     }
 
@@ -236,6 +245,11 @@ impl Session {
     }
 
     async fn message(&mut self, agents: &Agents, down: &Sender, message: Up) -> Result<(), Status> {
+        // Whatever it says, it is there: on a narrow link a heartbeat waits behind rows.
+        if agents.presence.beat(self.agent, self.number, Instant::now(), now()) {
+            let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };
+            submit(agents, Command::HostHeard(heard)).await?;
+        }
         match message {
             Up::Hello(_) => Err(Status::invalid_argument("a second Hello")),
             Up::Table(table) => self
@@ -345,8 +359,10 @@ impl Session {
     async fn heartbeat(&mut self, agents: &Agents, clock: Option<pb::ClockReading>) -> Result<(), Status> {
         let reading =
             reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
+        if !self.delays.is_timely(self.opened_at.elapsed(), reading.boot_ms) {
+            return Ok(()); // A sign of life, and no news of the time.
+        }
         let received = now();
-        let back = agents.presence.beat(self.agent, self.number, Instant::now(), received);
         let since = self.observed_at.elapsed();
         self.observed_at = Instant::now();
         self.mapping.reading = reading;
@@ -357,10 +373,6 @@ impl Session {
                 let command = Command::ClockStepped { agent: self.agent, clock_offset_ms: offset };
                 submit(agents, command).await?;
             }
-        }
-        if back {
-            let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };
-            submit(agents, Command::HostHeard(heard)).await?;
         }
         Ok(())
     }
@@ -391,14 +403,11 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
     let (instance, known_boot, offset) =
         known.ok_or_else(|| Status::permission_denied("this host is not known"))?;
     let offset = offset.filter(|_| known_boot == hello.boot_id);
-    let (offset_ms, stepped) = match clock::observe(offset, reading, now(), Duration::ZERO) {
-        Observed::Offset(offset) => (offset, false),
-        Observed::Step(offset) => (offset, true),
+    let offset_ms = match clock::observe(offset, reading, now(), Duration::ZERO) {
+        Observed::Offset(offset) => offset,
+        // Hello may have waited at the door. The first heartbeat, which comes before any row, says whether it is so.
+        Observed::Step(stepped) => offset.unwrap_or(stepped),
     };
-    if stepped {
-        // First, because a step is measured against the offset that the ledger knows.
-        submit(agents, Command::ClockStepped { agent, clock_offset_ms: offset_ms }).await?;
-    }
     submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
     Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
 }

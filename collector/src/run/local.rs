@@ -79,6 +79,8 @@ fn metrics(parts: &Parts) -> String {
         out.push_str(&format!("# HELP tocsin_collector_{name} {help}\n# TYPE tocsin_collector_{name} {kind}\ntocsin_collector_{name} {value}\n"));
     };
     metric("sessions", "gauge", "Agents that are connected.", parts.presence.sessions() as f64);
+    let blind = parts.presence.blind().as_secs_f64();
+    metric("blind_seconds_total", "counter", "Time in which the collector stood still.", blind);
     metric("series", "gauge", "Series with samples in memory.", stats.series as f64);
     metric("samples_in_memory", "gauge", "Samples in memory.", stats.samples_in_memory as f64);
     metric("samples_at_rest", "gauge", "Samples in blocks.", stats.samples_at_rest as f64);

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tocsin_shared::event::{Actor, Sealed};
+use tocsin_shared::identity::AgentId;
+use tocsin_shared::time::Timestamp;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +24,11 @@ const SEAL_AFTER: Duration = Duration::from_secs(3600);
 
 /// Starts the tasks; they end with `stop`.
 pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker) {
+    tasks.spawn(until_stopped(
+        parts.clone(),
+        TICK,
+        |parts| async move { parts.presence.watch(Instant::now()) },
+    ));
     tasks.spawn(until_stopped(parts.clone(), TICK, tick));
     tasks.spawn(super::keep::run(parts.clone()));
 }
@@ -38,10 +45,24 @@ async fn tick(parts: Parts) {
     if parts.ledger.next_due() <= now() {
         submit(&parts.ledger, Command::Tick, "let happen what is due").await;
     }
-    for (agent, since) in parts.presence.silent(Instant::now()) {
-        let since = since.unwrap_or_else(|| now().minus(parts.presence.silent_after_start()));
-        submit(&parts.ledger, Command::HostSilent { agent, since }, "tell that a host is silent").await;
-        parts.presence.told(agent); // It may have come back meanwhile: then its next heartbeat says so again.
+    tell_silent(&parts).await;
+}
+
+/// Together, so that a network that goes down with a thousand hosts costs a few writes and not a thousand.
+async fn tell_silent(parts: &Parts) {
+    let silent = parts.presence.silent(Instant::now());
+    let unheard = || now().minus(parts.presence.silent_after_start());
+    let command = |(agent, since): &(AgentId, Option<Timestamp>)| Command::HostSilent {
+        agent: *agent,
+        since: since.unwrap_or_else(unheard),
+    };
+    let commands = silent.iter().map(command).collect();
+    let Ok(decided) = parts.ledger.submit_all(commands, Actor::System).await else { return }; // Stopping.
+    for ((agent, _), decided) in silent.into_iter().zip(decided) {
+        if let Err(refusal) = decided {
+            tracing::warn!(%agent, %refusal, "could not tell that a host is silent");
+        }
+        parts.presence.told(agent); // It may have come back meanwhile: then its next message says so again.
     }
 }
 

@@ -26,7 +26,7 @@ use crate::api::{About, Api};
 use crate::clock::now;
 use crate::config::Config;
 use crate::identity::ca::Authority;
-use crate::ingest::Agents;
+use crate::ingest::{Agents, Opening};
 use crate::journal::ledger::Fatal;
 use crate::listen::certificate::ServerCertificate;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
@@ -79,6 +79,7 @@ pub(super) fn serve(
         presence: parts.presence.clone(),
         sessions: parts.sessions.clone(),
         room: parts.room.clone(),
+        opening: Opening::default(),
         stop: parts.stop.clone(),
     };
     let front = ports.front.accept(front_tls, Clients::Anyone, limits);

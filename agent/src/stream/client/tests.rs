@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use hyper_util::rt::TokioIo;
 use pb::agent_service_server::{AgentService, AgentServiceServer};
 use pb::record::Kind;
+use tocsin_shared::backoff::{Attempt, Backoff};
 use tocsin_shared::chain::Chain;
 use tocsin_shared::time::Timestamp;
 use tokio::io::DuplexStream;
@@ -239,6 +240,7 @@ async fn a_session_resumes_in_the_middle_of_a_chain_with_a_full_row() {
     agent.settled(|standing| standing.waiting[2] == 0).await;
 }
 
+// Cases: N1, C-A8
 #[tokio::test]
 async fn a_new_row_does_not_wait_for_the_backlog() {
     let mut agent = Agent::new();
@@ -274,6 +276,7 @@ async fn a_new_row_does_not_wait_for_the_backlog() {
     }
 }
 
+// Cases: N1, C-A8
 #[tokio::test]
 async fn outcomes_go_first() {
     let mut agent = Agent::new();
@@ -317,6 +320,7 @@ async fn outcomes_go_first() {
     agent.settled(|standing| standing.waiting == [0, 0, 0]).await;
 }
 
+// Cases: S24
 #[tokio::test]
 async fn an_acknowledgement_that_cannot_be_ends_the_session_and_removes_nothing() {
     for (name, session, taken, says) in [
@@ -342,6 +346,7 @@ async fn an_acknowledgement_that_cannot_be_ends_the_session_and_removes_nothing(
     assert_eq!(agent.settled(|_| true).await.waiting, [0, 0, 5]);
 }
 
+// Cases: N2, S23
 #[tokio::test]
 async fn what_was_not_acknowledged_is_sent_again_under_its_number() {
     let mut agent = Agent::new();
@@ -414,5 +419,67 @@ async fn a_collector_that_breaks_the_protocol_is_left() {
         wire.answer(answer).await;
         let ended = ended.await.unwrap().to_string();
         assert!(ended.contains(says), "{name}: {ended}");
+    }
+}
+
+// Cases: N14, N2
+#[tokio::test]
+async fn a_collector_that_answers_nothing_is_left_after_thirty_seconds() {
+    let mut agent = Agent::new();
+    agent.rows(5).await;
+    let (mut wire, ended) = agent.connect().await;
+    wire.welcome(&[]).await;
+    wire.rows().await;
+    // The connection stands and takes everything; only acknowledgements are missing.
+    tokio::time::pause();
+    let begun = Instant::now();
+    let ended = ended.await.unwrap();
+    assert!(matches!(ended, Ended::Session(SessionError::NoProgress)), "{ended}");
+    assert!(begun.elapsed() <= PROGRESS_TIMEOUT + Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(agent.settled(|_| true).await.waiting, [0, 0, 5]);
+}
+
+// Cases: N15
+#[tokio::test]
+async fn a_collector_that_takes_nothing_is_left_too() {
+    let mut agent = Agent::new();
+    agent.rows(1).await;
+    let (tell, up_full) = mpsc::channel(1);
+    let (mut wire, _ended) = agent.connect().await;
+    wire.welcome(&[]).await;
+    let welcome = pb::Welcome { protocol_version: 1, session: 7, ..Default::default() };
+    let mut shell = Shell::welcomed(&agent.keeper, tell, welcome).await.unwrap();
+    tokio::time::pause();
+    // There is room for one message: the table takes it, and the row waits for more.
+    let ended = shell.act().await.unwrap_err();
+    assert!(matches!(ended, Ended::Session(SessionError::NoProgress)), "{ended}");
+    drop(up_full);
+}
+
+// Cases: N19, C-A9
+#[tokio::test]
+async fn no_answer_of_a_collector_costs_the_spool_or_ends_the_attempts() {
+    let mut agent = Agent::new();
+    agent.rows(3).await;
+    for code in (1..=16).map(tonic::Code::from_i32) {
+        for asked in [None, Some("1500"), Some("-1"), Some("never")] {
+            let (mut wire, ended) = agent.connect().await;
+            wire.welcome(&[]).await;
+            let mut status = Status::new(code, "go away");
+            if let Some(asked) = asked {
+                status.metadata_mut().insert(crate::stream::STAY_AWAY, asked.parse().unwrap());
+            }
+            wire.answers.send(Err(status)).await.unwrap();
+            let ended = ended.await.unwrap();
+            let waited = crate::stream::stay_away(&ended);
+            let expected = (asked == Some("1500")).then_some(Duration::from_millis(1_500));
+            assert_eq!(waited, expected, "{code:?} {asked:?}");
+            let attempt = Attempt { lasted: None, refused: ended.is_refusal(), asked: waited };
+            let mut backoff = Backoff::default();
+            for _ in 0..20 {
+                assert!(backoff.next(attempt, 1.0) <= Duration::from_secs(600), "{code:?}");
+            }
+            assert_eq!(agent.settled(|_| true).await.waiting, [0, 0, 3], "{code:?}");
+        }
     }
 }

@@ -30,19 +30,20 @@ fn samples(taken: Ranges) -> Vec<(Lane, Ranges)> {
     vec![(Lane::Samples, taken)]
 }
 
+// Cases: N8, C-A8
 #[test]
 fn outcomes_go_before_state_before_rows() {
     let none = || [Ranges::default(), Ranges::default(), Ranges::default()];
     let some = || [ranges(3, &[]), ranges(2, &[(5, 6)]), ranges(10, &[(20, 30)])];
     let wait = Action::Wait { until: 60 * S };
-    let bytes = FILL_BYTES.1;
+    let bytes = SIZE_BYTES.1;
     for (name, settled, durable, action) in [
         ("nothing", none(), [0, 0, 0], wait),
-        ("everything", none(), [5, 5, 5], Action::Records { lane: Lane::Outcomes, first: 1 }),
-        ("state and rows", none(), [0, 5, 5], Action::Records { lane: Lane::State, first: 1 }),
+        ("everything", none(), [5, 5, 5], Action::Records { lane: Lane::Outcomes, first: 1, bytes }),
+        ("state and rows", none(), [0, 5, 5], Action::Records { lane: Lane::State, first: 1, bytes }),
         ("rows", none(), [0, 0, 3], Action::Fill { first: 1, last: 3, bytes }),
         ("a backlog", none(), [0, 0, 4], Action::Fill { first: 4, last: 4, bytes }),
-        ("after a reconnect", some(), [3, 6, 40], Action::Records { lane: Lane::State, first: 3 }),
+        ("after a reconnect", some(), [3, 6, 40], Action::Records { lane: Lane::State, first: 3, bytes }),
         ("the newest row", some(), [3, 2, 40], Action::Fill { first: 40, last: 40, bytes }),
         ("the lowest hole", some(), [3, 2, 33], Action::Fill { first: 11, last: 19, bytes }),
         ("all is settled", some(), [3, 2, 10], wait),
@@ -51,6 +52,7 @@ fn outcomes_go_before_state_before_rows() {
     }
 }
 
+// Cases: N1, C-A8
 #[test]
 fn a_new_row_goes_at_once_and_leaves_the_hole_below_it() {
     let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
@@ -84,6 +86,7 @@ fn at_64_ranges_a_hole_is_filled_before_another_is_opened() {
     assert!(session.takes_live(1000, S));
 }
 
+// Cases: N7
 #[test]
 fn the_window_is_bounded_and_outcomes_keep_a_place() {
     let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
@@ -93,7 +96,10 @@ fn the_window_is_bounded_and_outcomes_keep_a_place() {
     }
     assert!(!session.takes_live(13, S), "three batches of rows are unanswered");
     assert_eq!(session.action([0, 0, 13], S), Ok(Action::Wait { until: 31 * S }), "also for the backlog");
-    assert_eq!(session.action([1, 0, 13], S), Ok(Action::Records { lane: Lane::Outcomes, first: 1 }));
+    assert_eq!(
+        session.action([1, 0, 13], S),
+        Ok(Action::Records { lane: Lane::Outcomes, first: 1, bytes: SIZE_BYTES.1 })
+    );
     session.sent_records(Lane::Outcomes, &[1], 2, 100, S);
     assert_eq!(
         session.action([2, 0, 13], S),
@@ -101,7 +107,10 @@ fn the_window_is_bounded_and_outcomes_keep_a_place() {
         "four messages are unanswered"
     );
     session.acknowledged(&samples(ranges(0, &[(10, 11)])), 2 * S);
-    assert_eq!(session.action([2, 0, 13], 2 * S), Ok(Action::Records { lane: Lane::Outcomes, first: 2 }));
+    assert_eq!(
+        session.action([2, 0, 13], 2 * S),
+        Ok(Action::Records { lane: Lane::Outcomes, first: 2, bytes: SIZE_BYTES.1 })
+    );
 
     session.sent_records(Lane::Outcomes, &[2], 3, BYTES_IN_FLIGHT_MAX, 2 * S);
     assert!(!session.takes_live(13, 2 * S), "4 MiB are unanswered");
@@ -128,6 +137,7 @@ fn acknowledgements_of_what_was_not_sent_are_refused() {
     }
 }
 
+// Cases: N14, N15
 #[test]
 fn thirty_seconds_without_progress_end_a_session_and_idleness_does_not() {
     let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
@@ -149,12 +159,13 @@ fn thirty_seconds_without_progress_end_a_session_and_idleness_does_not() {
     );
 }
 
+// Cases: N8
 #[test]
 fn a_batch_follows_the_link() {
     for (name, took, bytes) in [
-        ("quick", 10 * MS, FILL_BYTES.1 * 2),
-        ("as it should be", 2 * S, FILL_BYTES.1),
-        ("slow", 5 * S, FILL_BYTES.1 / 2),
+        ("quick", 10 * MS, SIZE_BYTES.1 * 2),
+        ("as it should be", 2 * S, SIZE_BYTES.1),
+        ("slow", 5 * S, SIZE_BYTES.1 / 2),
     ] {
         let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
         fill(&mut session, 1, 9, S);
@@ -171,7 +182,51 @@ fn a_batch_follows_the_link() {
         assert!(session.may_fill(now + FILL_REST_MAX), "it never rests longer");
         now += FILL_REST_MAX;
     }
-    assert_eq!(session.fill_bytes, FILL_BYTES.0);
+    assert_eq!(session.fill_size, Size(SIZE_BYTES.0));
+}
+
+// Cases: N8, C-A8
+#[test]
+fn messages_of_records_follow_the_link_so_that_each_is_answered_in_time() {
+    let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
+    let (mut now, mut seq) = (S, 1);
+    // A megabyte of outcomes over 8 KiB/s: none may take so long that the connection counts as dead.
+    for _ in 0..40 {
+        session.sent_heartbeat(now);
+        let Ok(Action::Records { lane, first, bytes }) = session.action([1000, 0, 0], now) else {
+            panic!("{:?}", session.action([1000, 0, 0], now))
+        };
+        assert_eq!((lane, first), (Lane::Outcomes, seq));
+        session.sent_records(lane, &[seq], seq + 1, bytes, now);
+        now += S.mul_f64(bytes as f64 / 8192.0);
+        assert!(session.action([seq, 0, 0], now).is_ok(), "{bytes} bytes take too long");
+        session.acknowledged(&[(lane, Ranges::up_to(seq))], now);
+        seq += 1;
+    }
+    assert_eq!(session.records_size, Size(16 << 10), "two seconds' worth");
+    for seq in seq..seq + 10 {
+        session.sent_records(Lane::Outcomes, &[seq], seq + 1, 1, now);
+        session.acknowledged(&[(Lane::Outcomes, Ranges::up_to(seq))], now + 10 * MS);
+    }
+    assert_eq!(session.records_size, Size(SIZE_BYTES.2), "a quick link carries large ones");
+}
+
+// Cases: N15
+#[test]
+fn a_slow_collector_is_waited_for_and_nothing_is_sent_twice() {
+    let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
+    let mut now = S;
+    for seq in (1..30).step_by(3) {
+        for seq in seq..seq + 3 {
+            assert!(session.takes_live(seq, now));
+            session.sent_live(seq, 1000, now);
+        }
+        now += 20 * S;
+        let next = session.action([0, 0, seq + 2], now);
+        assert!(matches!(next, Ok(Action::Heartbeat | Action::Wait { .. })), "nothing again: {next:?}");
+        assert!(!session.takes_live(seq + 3, now), "the window is full: what is new waits in the spool");
+        session.acknowledged(&samples(Ranges::up_to(seq + 2)), now);
+    }
 }
 
 #[test]
@@ -180,7 +235,10 @@ fn a_throttle_stops_rows_and_nothing_else() {
     session.throttled(5 * S, S);
     assert!(!session.takes_live(9, 2 * S));
     assert_eq!(session.action([0, 0, 9], 2 * S), Ok(Action::Wait { until: 6 * S }));
-    assert_eq!(session.action([1, 0, 9], 2 * S), Ok(Action::Records { lane: Lane::Outcomes, first: 1 }));
+    assert_eq!(
+        session.action([1, 0, 9], 2 * S),
+        Ok(Action::Records { lane: Lane::Outcomes, first: 1, bytes: SIZE_BYTES.1 })
+    );
     assert!(session.takes_live(9, 6 * S));
     session.throttled(Duration::from_millis(u32::MAX.into()), 6 * S);
     assert!(session.takes_live(9, 606 * S), "no collector stops an agent for ever");

@@ -24,7 +24,7 @@ struct Bench {
     agents: Agents,
     disk: MemoryDisk,
     _dir: tempfile::TempDir,
-    _durable: std::sync::mpsc::Receiver<rows::DurableRow>,
+    durable: std::sync::mpsc::Receiver<rows::DurableRow>,
 }
 
 /// The agent's end of a stream.
@@ -61,8 +61,8 @@ async fn bench() -> Bench {
     let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
     let nothing = room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
     let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), nothing, now()).unwrap();
-    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), room, stop };
-    Bench { agents, disk, _dir: dir, _durable: durable }
+    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), room, opening: Opening::default(), stop };
+    Bench { agents, disk, _dir: dir, durable }
 }
 
 fn clock_now() -> Option<pb::ClockReading> {
@@ -271,4 +271,81 @@ async fn without_room_rows_are_refused_explicitly_and_records_go_on() {
     second.table(1).await;
     second.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
     assert_eq!(second.acknowledged(Lane::Samples).await, Ranges::up_to(3));
+}
+
+// Cases: N11, N12, C-D1, C-D2
+#[tokio::test]
+async fn what_comes_again_in_a_newer_session_counts_once_and_is_acknowledged_again() {
+    let bench = bench().await;
+    let ended = pb::RunEnded {
+        run_id: Uuid::from_u128(9).to_string(),
+        job_name: "backup".into(),
+        started: clock_now(),
+        ended: clock_now(),
+        result: Some((&tocsin_shared::run::RunResult::Succeeded).into()),
+        ..pb::RunEnded::default()
+    };
+    let record = pb::Record { seq: 1, kind: Some(pb::record::Kind::RunEnded(ended)) };
+    let outcome = pb::Records { lane: Lane::Outcomes.number(), records: vec![record] };
+    let runs = || bench.agents.ledger.read(|state| state.runs_of_job(agent(1), "backup").count());
+    let mut older: Option<Agent> = None;
+    for session in 1..=3 {
+        let (mut stream, _) = bench.welcomed().await;
+        if let Some(mut older) = older.take() {
+            let fenced = loop {
+                if let Err(status) = older.next().await {
+                    break status;
+                }
+            };
+            assert_eq!(fenced.code(), Code::Aborted, "session {session} fences the one before");
+            older.up.send(Ok(pb::SessionRequest { kind: None })).await.ok(); // Nobody reads it any more.
+        }
+        stream.table(1).await;
+        stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
+        stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 2..=5) })).await;
+        while stream.acknowledged(Lane::Samples).await != Ranges::up_to(5) {}
+        stream.send(Up::Records(outcome.clone())).await;
+        assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(1), "session {session}");
+        assert_eq!(runs().await.unwrap(), 1, "session {session}");
+        older = Some(stream);
+    }
+    let durable: Vec<u64> = bench.durable.try_iter().map(|row| row.samples_seq).collect();
+    assert_eq!(durable.len(), 5, "each row is evaluated once: {durable:?}");
+}
+
+// Cases: N4, N8
+#[tokio::test]
+async fn rows_are_a_sign_of_life_too() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let silent = Command::HostSilent { agent: agent(1), since: now() };
+    bench.agents.ledger.submit(silent, Actor::System).await.unwrap().unwrap();
+    bench.agents.presence.told(agent(1));
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=1) })).await;
+    stream.acknowledged(Lane::Samples).await;
+    let state = bench.agents.ledger.read(|state| state.host(agent(1)).map(|host| host.state));
+    assert_eq!(state.await.unwrap(), Some(HostState::Online));
+}
+
+// Cases: N16, T4
+#[tokio::test]
+async fn a_heartbeat_that_lay_about_is_no_step_of_a_clock() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let offset =
+        || bench.agents.ledger.read(|state| state.host(agent(1)).and_then(|host| host.clock_offset_ms));
+    let before = offset().await.unwrap();
+    let old = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_000 - 40_000 };
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(old), ..pb::Heartbeat::default() })).await;
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=1) })).await;
+    stream.acknowledged(Lane::Samples).await;
+    assert_eq!(offset().await.unwrap(), before, "what was under way for 40 s");
+    // In time, and with a wall clock that was set back: boot time counts.
+    let wrong = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_100 };
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(wrong), ..pb::Heartbeat::default() })).await;
+    stream.send(Up::Records(pb::Records { lane: Lane::State.number(), records: Vec::new() })).await;
+    stream.acknowledged(Lane::State).await;
+    assert_eq!(offset().await.unwrap(), before, "its own wall clock alone moves nothing");
 }
