@@ -8,6 +8,8 @@ use std::time::Duration;
 
 pub use file::{Mistake, parse};
 
+use crate::listen::Limits;
+
 /// The front's port: the CLI, dashboards, paging tools, enrolment.
 pub const FRONT_PORT: u16 = 7640;
 /// The agents' port.
@@ -42,6 +44,8 @@ pub struct Config {
     pub keep_samples: Duration,
     pub samples_bytes_max: u64,
     pub keep_events: Duration,
+    /// What connections may take, on both listeners.
+    pub limits: Limits,
     /// `error`, `warn`, `info`, `debug` or a tracing filter.
     pub log: String,
 }
@@ -66,6 +70,7 @@ impl Default for Config {
             keep_samples: Duration::from_secs(30 * 86_400),
             samples_bytes_max: 20 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
+            limits: Limits { exempt_loopback: true, ..Limits::default() },
             log: "info".to_owned(),
         }
     }

@@ -4,6 +4,7 @@
 mod errors;
 mod fleet;
 mod handling;
+mod hostile;
 mod identity;
 mod jobs;
 mod restart;

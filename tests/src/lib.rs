@@ -18,3 +18,4 @@ pub mod feed;
 pub mod site;
 pub mod virtual_agent;
 pub mod swarm;
+pub mod raw;

@@ -116,6 +116,12 @@ async fn speak(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Ve
     Ok(said)
 }
 
+/// A handshake, and nothing after it.
+async fn speak_tls(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<(), io::Error> {
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(tls).connect(name, tcp(endpoint).await).await.map(drop)
+}
+
 /// A connection that stays open on both sides.
 async fn meet(
     endpoint: &Endpoint,
@@ -369,6 +375,34 @@ async fn agents_count_by_agent_and_all_count_in_total() {
     assert_eq!(loaded(&counts.over_connections), 1);
     drop(first);
     let _third = meet(&endpoint, &mut incoming, one).await;
+}
+
+// Cases: H5
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_cut_off() {
+    let site = Site::new();
+    let limits = Limits { stall: Duration::from_millis(50), ..Limits::default() };
+    let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
+    let counts = incoming.counts();
+    let (_silent, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
+    let much = vec![0; 64 << 20]; // More than the kernel keeps for both ends.
+    let wrote = tokio::time::timeout(PATIENCE, connection.write_all(&much)).await.expect("it waits for ever");
+    assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(loaded(&counts.cut_slow), 1);
+}
+
+// Cases: H6
+#[tokio::test]
+async fn an_address_that_comes_too_often_is_turned_away() {
+    let site = Site::new();
+    let limits = Limits { per_address_per_second: 1, per_address: 100, ..Limits::default() };
+    let (endpoint, incoming) = site.front(limits, TlsMin::V1_3).await;
+    let mut let_in = 0;
+    for _ in 0..30 {
+        let_in += usize::from(speak_tls(&endpoint, site.trust(None)).await.is_ok());
+    }
+    assert!((10..=14).contains(&let_in), "{let_in} of 30, ten at once and one a second");
+    assert_eq!(loaded(&incoming.counts().over_rate), 30 - let_in as u64);
 }
 
 #[tokio::test]
