@@ -36,6 +36,7 @@ use crate::evaluate::statistics::Statistics;
 use crate::feed::Subscribers;
 use crate::identity::authorise::Caller;
 use crate::ingest::presence::Presence;
+use crate::ingest::quota::Quotas;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
 use crate::samples;
@@ -101,6 +102,7 @@ pub struct Api {
     pub samples: Arc<samples::Store>,
     pub rows: Rows,
     pub presence: Arc<Presence>,
+    pub quotas: Arc<Quotas>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
     pub about: Arc<About>,

@@ -43,6 +43,19 @@ impl Allowance {
         Ok(())
     }
 
+    /// Takes `cost` whatever is left; gives how long to wait until nothing is owed.
+    pub fn charge(&mut self, cost: f64, now: Instant) -> Duration {
+        self.earn(now.saturating_duration_since(self.at).as_secs_f64() * self.rate.per_second);
+        self.at = self.at.max(now);
+        self.left -= cost;
+        Duration::from_secs_f64((-self.left).max(0.0) / self.rate.per_second)
+    }
+
+    /// Whether at least half of the burst was left at the last call.
+    pub fn is_half_full(&self) -> bool {
+        self.rate.burst <= 2.0 * self.left
+    }
+
     /// Adds to what is left, up to the burst.
     pub fn earn(&mut self, more: f64) {
         self.left = (self.left + more).min(self.rate.burst);

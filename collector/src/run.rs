@@ -31,6 +31,7 @@ use crate::evaluate::plan::Plan;
 use crate::evaluate::statistics::Statistics;
 use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
+use crate::ingest::quota::Quotas;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
 use crate::samples;
@@ -66,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) presence: Arc<Presence>,
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) sessions: Arc<AtomicU64>,
     /// What the start found and people should know.
     pub(crate) problems: Vec<String>,
@@ -118,6 +120,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         presence: Arc::new(Presence::new(config.heartbeat, online, Instant::now())),
         plan,
         statistics,
+        quotas: Arc::default(),
         sessions: Arc::default(),
         problems,
         store_epoch,

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Parts;
+use crate::ingest::quota::Limited;
 use crate::listen::Counts;
 
 /// The counts of the listeners, by their names.
@@ -114,6 +115,10 @@ fn metrics(parts: &Parts) -> String {
         "The last event in the store.",
         *parts.projection.applied.borrow() as f64,
     );
+    for (limited, count) in Limited::ALL.into_iter().zip(parts.quotas.counts()) {
+        let name = format!("quota_{}_total", limited.as_str());
+        metric(&name, "counter", "How often an agent was held back by this quota.", count as f64);
+    }
     metric("resident_bytes", "gauge", "Resident memory of the process.", resident_bytes() as f64);
     out
 }

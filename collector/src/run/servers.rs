@@ -79,6 +79,7 @@ pub(super) fn serve(
         ledger: parts.ledger.clone(),
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
+        quotas: parts.quotas.clone(),
         sessions: parts.sessions.clone(),
         stop: parts.stop.clone(),
     };
@@ -156,6 +157,7 @@ fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
         samples: parts.samples.clone(),
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
+        quotas: parts.quotas.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),
         about: Arc::new(About {
