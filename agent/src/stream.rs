@@ -7,6 +7,8 @@
 pub(crate) mod backlog;
 mod backoff;
 mod client;
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod records;
 mod session;
 

@@ -5,6 +5,8 @@
 //! its agent: nothing is dropped. A newer session of an agent ends the older one.
 
 pub mod clock;
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 pub mod presence;
 pub mod quota;

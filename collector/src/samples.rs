@@ -13,6 +13,8 @@ mod bytes;
 mod chunk;
 mod codec;
 mod column;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod latest;
 mod merge;

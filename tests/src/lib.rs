@@ -19,3 +19,4 @@ pub mod site;
 pub mod virtual_agent;
 pub mod swarm;
 pub mod raw;
+pub mod fuzz;

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::frames::{Frames, PREFACE};
@@ -32,6 +33,7 @@ pub struct Peer {
     pub certificate: Option<PeerIdentity>,
     unproven: Arc<Mutex<Option<Share<Origin>>>>,
     proven: Arc<AtomicBool>,
+    cut: CancellationToken,
 }
 
 impl Peer {
@@ -40,7 +42,8 @@ impl Peer {
         certificate: Option<PeerIdentity>,
         share: Option<Share<Origin>>,
     ) -> Self {
-        Self { addr, certificate, unproven: Arc::new(Mutex::new(share)), proven: Arc::default() }
+        let (unproven, proven) = (Arc::new(Mutex::new(share)), Arc::default());
+        Self { addr, certificate, unproven, proven, cut: CancellationToken::new() }
     }
 
     /// The peer has proved who it is, so it no longer counts against its address. To be called when a credential on
@@ -48,6 +51,11 @@ impl Peer {
     pub fn authenticated(&self) {
         self.proven.store(true, Ordering::Relaxed);
         drop(self.unproven.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Ends the connection, whatever it waits for.
+    pub fn cut(&self) {
+        self.cut.cancel();
     }
 }
 
@@ -85,6 +93,7 @@ pub struct Connection {
     reading: Option<(Instant, Pin<Box<Sleep>>)>,
     /// Set when the peer does not take what is sent.
     writing: Option<Pin<Box<Sleep>>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     counts: Arc<Counts>,
     _held: Held,
 }
@@ -99,6 +108,7 @@ impl Connection {
     ) -> Self {
         let since = Instant::now();
         Self {
+            cut: Box::pin(peer.cut.clone().cancelled_owned()),
             io,
             peer,
             patience,
@@ -165,8 +175,11 @@ impl Connection {
         }
     }
 
-    /// Nothing comes: an error if the peer has had its time.
+    /// Nothing comes: an error if the peer has had its time, or is to be cut off.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Err(self.cut_slow("the peer does not take an answer"));
+        }
         let Some(due) = self.due() else {
             self.reading = None;
             return Ok(());

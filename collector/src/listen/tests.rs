@@ -160,6 +160,7 @@ async fn an_agent_comes_in_with_its_identity() {
     assert_eq!(&got, b"hello");
 }
 
+// Cases: H13
 #[tokio::test]
 async fn bad_certificates_never_reach_the_application() {
     let (site, stranger) = (Site::new(), Site::new());
@@ -391,6 +392,18 @@ async fn a_peer_that_takes_nothing_is_cut_off() {
     assert_eq!(loaded(&counts.cut_slow), 1);
 }
 
+#[tokio::test]
+async fn a_connection_that_is_cut_ends_while_it_is_quiet() {
+    let site = Site::new();
+    let (endpoint, mut incoming) = site.front(Limits::default(), TlsMin::V1_3).await;
+    let (_client, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
+    let peer = connection.connect_info();
+    let mut byte = [0];
+    let reading = async { connection.read(&mut byte).await.map(drop) };
+    let (read, ()) = tokio::join!(reading, async { peer.cut() });
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
 // Cases: H6
 #[tokio::test]
 async fn an_address_that_comes_too_often_is_turned_away() {
@@ -454,6 +467,7 @@ async fn an_agent_learns_that_its_certificate_is_refused() {
     server.abort();
 }
 
+// Cases: H12
 #[tokio::test]
 async fn each_listener_speaks_its_protocols_only() {
     let site = Site::new();

@@ -105,6 +105,7 @@ fn the_window_is_bounded_and_outcomes_keep_a_place() {
     assert!(!session.takes_live(13, 2 * S), "4 MiB are unanswered");
 }
 
+// Cases: S24, H17
 #[test]
 fn acknowledgements_of_what_was_not_sent_are_refused() {
     let mut session = session([ranges(5, &[]), Ranges::default(), Ranges::default()]);
