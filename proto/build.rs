@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("tocsin.descriptors"), prost_bytes(&descriptors))?;
-    tonic_prost_build::configure().bytes(".tocsin.v1.Row").compile_fds(descriptors)?;
+    let configured = tonic_prost_build::configure().codec_path("crate::codec::BoundedCodec");
+    configured.bytes(".tocsin.v1.Row").compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -17,6 +17,8 @@ mod fields;
 mod file;
 mod filefd;
 mod filesystem;
+#[doc(hidden)]
+pub mod fuzz;
 mod hwmon;
 mod kernel_hung;
 mod loadavg;

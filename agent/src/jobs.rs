@@ -4,6 +4,8 @@
 //! a unix socket, or at the drop-box directory when the agent is not there, and speak the encoding in `envelope`.
 
 mod envelope;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub mod exec;
 pub mod intake;

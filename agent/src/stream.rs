@@ -6,6 +6,8 @@
 
 pub(crate) mod backlog;
 mod client;
+#[doc(hidden)]
+pub mod fuzz;
 pub(crate) mod records;
 mod session;
 

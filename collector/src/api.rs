@@ -12,6 +12,7 @@ pub mod guard;
 mod hosts;
 mod incidents;
 mod jobs;
+mod places;
 mod query;
 mod refusal;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::evaluate::statistics::Statistics;
 use crate::feed::Subscribers;
 use crate::identity::authorise::Caller;
 use crate::ingest::presence::Presence;
+use crate::ingest::quota::Quotas;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
 use crate::room::Room;
@@ -47,8 +49,6 @@ use crate::store::{Store, StoreError};
 /// Reads the rule files again and puts them in force; gives how many rules there are, or every mistake.
 pub type ReloadRules = Arc<dyn Fn() -> Result<usize, String> + Send + Sync>;
 
-/// Queries that run at a time, of all callers: each may take a core and a gigabyte.
-const QUERIES_MAX: usize = 16;
 /// Subscribed queries at a time: the panels of a wall of dashboards.
 const SUBSCRIPTIONS_MAX: usize = 256;
 /// Feeds read at a time: every paging tool and screen of a large company, each with some megabytes at worst.
@@ -72,7 +72,7 @@ pub struct About {
 /// What calls share among each other.
 #[derive(Debug)]
 pub struct Calls {
-    queries: Arc<Semaphore>,
+    queries: Arc<places::Places>,
     subscriptions: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     subscribers: Arc<Subscribers>,
@@ -84,7 +84,7 @@ pub struct Calls {
 impl Default for Calls {
     fn default() -> Self {
         Self {
-            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            queries: Arc::default(),
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             subscribers: Arc::default(),
@@ -103,6 +103,7 @@ pub struct Api {
     pub rows: Rows,
     pub presence: Arc<Presence>,
     pub room: Arc<Room>,
+    pub quotas: Arc<Quotas>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
     pub about: Arc<About>,

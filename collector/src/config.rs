@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use file::{Mistake, parse};
 
 use crate::room;
+use crate::listen::Limits;
 
 /// The front's port: the CLI, dashboards, paging tools, enrolment.
 pub const FRONT_PORT: u16 = 7640;
@@ -50,6 +51,8 @@ pub struct Config {
     pub samples_bytes_min: u64,
     pub keep_events: Duration,
     pub room: room::Config,
+    /// What connections may take, on both listeners.
+    pub limits: Limits,
     /// `error`, `warn`, `info`, `debug` or a tracing filter.
     pub log: String,
 }
@@ -76,6 +79,7 @@ impl Default for Config {
             samples_bytes_min: 1 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
             room: room::Config::default(),
+            limits: Limits { exempt_loopback: true, ..Limits::default() },
             log: "info".to_owned(),
         }
     }

@@ -6,9 +6,12 @@
 
 pub mod clock;
 mod delay;
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 mod opening;
 pub mod presence;
+pub mod quota;
 mod records;
 mod rows;
 mod session;

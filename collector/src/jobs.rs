@@ -128,7 +128,12 @@ fn run_of(end: &RunEnd, host: &Host) -> JobRun {
         agent,
         instance: host.instance.clone(),
         env: host.env,
-        result,
+        result: match result {
+            RunResult::CouldNotStart { message, errno } => {
+                RunResult::CouldNotStart { message: cut_end(message, COMMAND_BYTES_MAX), errno }
+            }
+            other => other,
+        },
         started_at,
         ended_at: Some(ended_at),
         duration,

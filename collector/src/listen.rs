@@ -7,16 +7,18 @@
 
 pub mod certificate;
 pub mod connection;
+pub mod frames;
 pub mod limits;
+pub mod metered;
 pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{CertificateError, ServerConfig};
 use tocsin_shared::identity::AgentId;
@@ -30,8 +32,10 @@ use tokio_stream::Stream;
 use uuid::Uuid;
 
 use crate::identity::peer::{InvalidPeer, PeerIdentity, parse_peer};
-use connection::{Connection, Peer};
+use crate::rate::{Allowances, Rate};
+use connection::{Connection, Patience, Peer};
 use limits::{Origin, Share, Shares};
+use metered::Metered;
 
 /// Connections that are ready but not yet taken by the server, which takes them at once.
 const READY_QUEUE: usize = 16;
@@ -47,6 +51,14 @@ pub struct Limits {
     pub handshake: Duration,
     /// The time for the first words after it.
     pub opening: Duration,
+    /// The time for the rest of what a peer began: its first call, a frame, the headers of a call.
+    pub request: Duration,
+    /// How long a peer may take nothing of what it is sent.
+    pub stall: Duration,
+    /// From the headers of a call to the first of its answer. A query has 30 s; a slow body no more than this.
+    pub answer: Duration,
+    /// New connections of one address a second, after ten times as many at once.
+    pub per_address_per_second: u32,
     /// Connections of one address (an IPv6 /64) that have not proved who they are.
     pub per_address: usize,
     /// Connections with certificates of one agent: the live one, and what a flapping network left half open.
@@ -63,6 +75,10 @@ impl Default for Limits {
             handshakes: 256,
             handshake: Duration::from_secs(5),
             opening: Duration::from_secs(5),
+            request: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            answer: Duration::from_secs(45),
+            per_address_per_second: 20,
             per_address: 64,
             per_agent: 8,
             connections: 10_000,
@@ -105,11 +121,41 @@ pub struct Counts {
     pub accepted: AtomicU64,
     pub over_connections: AtomicU64,
     pub over_address: AtomicU64,
+    pub over_rate: AtomicU64,
     pub over_agent: AtomicU64,
     pub handshake_failed: AtomicU64,
     pub handshake_late: AtomicU64,
     pub not_admitted: AtomicU64,
     pub accept_failed: AtomicU64,
+    /// Cut off because the peer was too slow.
+    pub cut_slow: AtomicU64,
+    /// Cut off because the peer flooded.
+    pub cut_flood: AtomicU64,
+}
+
+impl Counts {
+    /// Every count with its name.
+    pub fn all(&self) -> [(&'static str, u64); 11] {
+        [
+            ("accepted", &self.accepted),
+            ("over_connections", &self.over_connections),
+            ("over_address", &self.over_address),
+            ("over_rate", &self.over_rate),
+            ("over_agent", &self.over_agent),
+            ("handshake_failed", &self.handshake_failed),
+            ("handshake_late", &self.handshake_late),
+            ("not_admitted", &self.not_admitted),
+            ("accept_failed", &self.accept_failed),
+            ("cut_slow", &self.cut_slow),
+            ("cut_flood", &self.cut_flood),
+        ]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+}
+
+/// Ten seconds' worth at once: a rack that comes back, a page of checks.
+fn rate(per_second: u32) -> Rate {
+    Rate { burst: 10.0 * f64::from(per_second), per_second: f64::from(per_second) }
 }
 
 fn count(counter: &AtomicU64) {
@@ -157,6 +203,7 @@ impl Listener {
             limits,
             per_address: Shares::new(limits.per_address),
             per_agent: Shares::new(limits.per_agent),
+            rates: Mutex::new(Allowances::new(rate(limits.per_address_per_second))),
             total: Arc::new(Semaphore::new(limits.connections)),
             counts: Arc::clone(&counts),
             ready,
@@ -196,6 +243,7 @@ struct Door {
     limits: Limits,
     per_address: Arc<Shares<Origin>>,
     per_agent: Arc<Shares<AgentId>>,
+    rates: Mutex<Allowances<Origin>>,
     total: Arc<Semaphore>,
     counts: Arc<Counts>,
     ready: mpsc::Sender<Connection>,
@@ -299,6 +347,12 @@ impl Door {
         if self.limits.exempt_loopback && origin.is_loopback() {
             return Some(Slots { total, address: None });
         }
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.take(origin, Instant::now()).is_err() {
+            count(&self.counts.over_rate);
+            return None;
+        }
+        drop(rates);
         let Some(share) = self.per_address.take(origin) else {
             count(&self.counts.over_address);
             return None;
@@ -312,10 +366,12 @@ impl Door {
         address: SocketAddr,
         slots: Slots,
     ) -> Result<Connection, Refused> {
-        let stream = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream))
+        let stream = Metered::new(stream);
+        let mut stream = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream))
             .await
             .map_err(|_| Refused::Late)?
             .map_err(Refused::Handshake)?;
+        stream.get_mut().0.let_in();
         let Slots { total, address: share } = slots;
         let (certificate, agent) = match self.clients {
             Clients::Anyone => (None, None),
@@ -329,12 +385,14 @@ impl Door {
         if peer.certificate.is_some() {
             peer.authenticated();
         }
-        Ok(Connection::new(stream, peer, self.limits.opening, (total, agent)))
+        let Limits { opening, request, stall, .. } = self.limits;
+        let patience = Patience { opening, request, stall };
+        Ok(Connection::new(stream, peer, patience, Arc::clone(&self.counts), (total, agent)))
     }
 }
 
 /// Who is at the other end, from the certificate that the handshake has verified.
-fn identify(stream: &TlsStream<TcpStream>, cluster: Uuid) -> Result<PeerIdentity, Refused> {
+fn identify(stream: &TlsStream<Metered>, cluster: Uuid) -> Result<PeerIdentity, Refused> {
     let session = stream.get_ref().1;
     if session.alpn_protocol() != Some(ALPN_H2) {
         return Err(Refused::Protocol);

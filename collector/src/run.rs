@@ -33,6 +33,7 @@ use crate::evaluate::plan::Plan;
 use crate::evaluate::statistics::Statistics;
 use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
+use crate::ingest::quota::Quotas;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
 use crate::room::Room;
@@ -73,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) presence: Arc<Presence>,
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) room: Arc<Room>,
     /// What the start found and people should know.
@@ -150,6 +152,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         presence: Arc::new(Presence::new(config.heartbeat, online, Instant::now())),
         plan,
         statistics,
+        quotas: Arc::default(),
         sessions: Arc::default(),
         room,
         problems,

@@ -14,6 +14,8 @@ mod chunk;
 mod codec;
 mod column;
 mod heads;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod latest;
 mod merge;

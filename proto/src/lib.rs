@@ -1,7 +1,9 @@
 //! The wire: `tocsin/v1`, its generated code, and the conversions to and from the shared vocabulary.
 
+pub mod codec;
 pub mod connect;
 pub mod convert;
+pub mod wire;
 
 /// Generated from `tocsin/v1/*.proto`.
 #[allow(clippy::all, missing_docs, unreachable_pub)]

@@ -5,6 +5,7 @@ mod disk_collector;
 mod errors;
 mod fleet;
 mod handling;
+mod hostile;
 mod identity;
 mod jobs;
 mod network;

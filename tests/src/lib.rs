@@ -28,3 +28,5 @@ pub mod sweep;
 pub mod volume;
 pub mod powercut;
 pub mod herd;
+pub mod raw;
+pub mod fuzz;

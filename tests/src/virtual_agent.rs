@@ -100,6 +100,11 @@ impl VirtualAgent {
         enrolment.finish(answer, &api.front)
     }
 
+    /// What it shows and trusts, for who speaks something else than the protocol.
+    pub fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls)
+    }
+
     /// Opens a session whose clocks read `clock` now.
     pub async fn session(
         &self,

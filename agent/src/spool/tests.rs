@@ -124,6 +124,7 @@ fn acknowledged_records_are_removed_and_stay_acknowledged() {
     assert_eq!(open(&disk).append(Lane::Samples, 1, b"next", true).unwrap(), 41, "numbers go on");
 }
 
+// Cases: S24
 #[test]
 fn acknowledgements_beyond_the_end_remove_nothing() {
     let disk = MemoryDisk::new();

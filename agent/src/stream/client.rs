@@ -97,7 +97,7 @@ fn request(kind: Up) -> pb::SessionRequest {
     pb::SessionRequest { kind: Some(kind) }
 }
 
-fn lanes_in(lanes: Vec<pb::LaneAcknowledgement>) -> Result<Vec<(Lane, Ranges)>, Ended> {
+pub(super) fn lanes_in(lanes: Vec<pb::LaneAcknowledgement>) -> Result<Vec<(Lane, Ranges)>, Ended> {
     let lane = |pb::LaneAcknowledgement { lane, taken }| -> Result<_, tocsin_proto::convert::InvalidMessage> {
         Ok((Lane::from_number(lane)?, taken.unwrap_or_default().try_into()?))
     };

@@ -6,13 +6,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response, header};
+use http_body_util::BodyExt as _;
 use tocsin_shared::secret::Credential;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::places::Held;
 use crate::clock::now;
 use crate::identity::authorise::{Caller, authorise};
 use crate::journal::ledger::Ledger;
@@ -65,6 +69,30 @@ impl Guard {
     }
 }
 
+/// How long an answer may wait to be taken: the largest one over a slow line.
+const TAKEN_WITHIN: Duration = Duration::from_secs(300);
+
+/// What goes with an answer is held until its body was taken or given up. Who does not take it loses the connection:
+/// nothing else frees what HTTP/2 keeps for it.
+fn holding(mut response: Response<Body>, peer: Option<Peer>) -> Response<Body> {
+    let Some(held) = response.extensions_mut().remove::<Held>() else { return response };
+    let taken = CancellationToken::new();
+    let (is_taken, guard) = (taken.clone(), taken.drop_guard());
+    tokio::spawn(async move {
+        if tokio::time::timeout(TAKEN_WITHIN, is_taken.cancelled()).await.is_err()
+            && let Some(peer) = peer
+        {
+            peer.cut();
+        }
+    });
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = (&held, &guard);
+            frame
+        }))
+    })
+}
+
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
     fn layer(&self, inner: S) -> Guarded<S> {
@@ -94,7 +122,11 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.guard.check(&mut request) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+            Ok(()) => {
+                let peer = request.extensions().get::<Peer>().cloned();
+                let answering = self.inner.call(request);
+                Box::pin(async move { Ok(holding(answering.await?, peer)) })
+            }
             Err(status) => {
                 tracing::debug!(path = request.uri().path(), why = status.message(), "call denied");
                 Box::pin(async move { Ok(status.into_http()) })

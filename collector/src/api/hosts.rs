@@ -48,8 +48,9 @@ impl Api {
                 (hosts, firing(state))
             })
             .await?;
-        let turn = self.query_turn().await?;
-        let sampled = self.query(turn, move |samples| Ok(sampled(samples, instance.as_deref()))).await?;
+        let turn = self.calls.queries.turn().await?;
+        let find = move |samples: &Store| Ok(sampled(samples, instance.as_deref()));
+        let (sampled, _) = self.query(turn, find).await?;
         let mut statuses: Vec<pb::HostStatus> =
             hosts.iter().map(|host| self.status_of(host, &firing, &sampled)).collect();
         statuses.sort_by(|a, b| instance_of(a).cmp(instance_of(b)));

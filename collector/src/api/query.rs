@@ -13,11 +13,12 @@ use tocsin_proto::convert::labels_out;
 use tocsin_proto::pb;
 use tocsin_proto::pb::query_service_server::QueryService;
 use tocsin_shared::time::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::places::{self, Place};
 use super::{Api, Who, blocking, refusal};
 use crate::clock::now;
 use crate::samples::Store;
@@ -44,15 +45,17 @@ impl QueryService for Api {
         &self,
         request: Request<pb::InstantRequest>,
     ) -> Result<Response<pb::InstantResponse>, Status> {
+        let who = Who::of(&request)?;
         let pb::InstantRequest { query, at_ms } = request.into_inner();
         let expr = parse(&query)?;
         let at = time_or_now(at_ms);
-        let permit = self.query_permit()?;
-        let answer = self.query(permit, move |store| evaluate::instant(store, &expr, at)).await?;
-        Ok(Response::new(answer))
+        let place = self.calls.queries.take(&who.name)?;
+        let (answer, place) = self.query(place, move |store| evaluate::instant(store, &expr, at)).await?;
+        Ok(places::answer(answer, place))
     }
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let who = Who::of(&request)?;
         let pb::RangeRequest { query, start_ms, end_ms, step_ms } = request.into_inner();
         let expr = parse(&query)?;
         let step = u64::try_from(step_ms).unwrap_or(0);
@@ -61,9 +64,9 @@ impl QueryService for Api {
             end: Timestamp::from_millis(end_ms),
             step: Duration::from_millis(step),
         };
-        let permit = self.query_permit()?;
-        let series = self.query(permit, move |store| evaluate::range(store, &expr, steps)).await?;
-        Ok(Response::new(pb::RangeResponse { series }))
+        let place = self.calls.queries.take(&who.name)?;
+        let (series, place) = self.query(place, move |store| evaluate::range(store, &expr, steps)).await?;
+        Ok(places::answer(pb::RangeResponse { series }, place))
     }
 
     async fn subscribe(
@@ -96,32 +99,39 @@ impl QueryService for Api {
         &self,
         request: Request<pb::SeriesRequest>,
     ) -> Result<Response<pb::SeriesResponse>, Status> {
+        let who = Who::of(&request)?;
         let pb::SeriesRequest { selector, start_ms, end_ms } = request.into_inner();
         check_length(&selector)?;
         let selector = names::selector(&selector).map_err(refusal::invalid)?;
         let span = (Timestamp::from_millis(start_ms.saturating_sub(1)), time_or_now(end_ms));
-        let permit = self.query_permit()?;
-        let found = self.query(permit, move |store| Ok(names::series(store, &selector, span))).await?;
+        let place = self.calls.queries.take(&who.name)?;
+        let find = move |store: &Store| Ok(names::series(store, &selector, span));
+        let (found, place) = self.query(place, find).await?;
         if found.len() > SERIES_MAX {
             let why = format!("{} series match, at most {SERIES_MAX} are listed: narrow it", found.len());
             return Err(Status::resource_exhausted(why));
         }
         let series = found.iter().map(|labels| pb::SeriesLabels { labels: labels_out(labels) }).collect();
-        Ok(Response::new(pb::SeriesResponse { series }))
+        Ok(places::answer(pb::SeriesResponse { series }, place))
     }
 
-    async fn labels(&self, _: Request<pb::LabelsRequest>) -> Result<Response<pb::LabelsResponse>, Status> {
-        let names = self.query(self.query_permit()?, |store| Ok(names::names(store))).await?;
-        Ok(Response::new(pb::LabelsResponse { names }))
+    async fn labels(
+        &self,
+        request: Request<pb::LabelsRequest>,
+    ) -> Result<Response<pb::LabelsResponse>, Status> {
+        let place = self.calls.queries.take(&Who::of(&request)?.name)?;
+        let (names, place) = self.query(place, |store| Ok(names::names(store))).await?;
+        Ok(places::answer(pb::LabelsResponse { names }, place))
     }
 
     async fn label_values(
         &self,
         request: Request<pb::LabelValuesRequest>,
     ) -> Result<Response<pb::LabelValuesResponse>, Status> {
+        let place = self.calls.queries.take(&Who::of(&request)?.name)?;
         let pb::LabelValuesRequest { name } = request.into_inner();
-        let values = self.query(self.query_permit()?, move |store| Ok(names::values(store, &name))).await?;
-        Ok(Response::new(pb::LabelValuesResponse { values }))
+        let (values, place) = self.query(place, move |store| Ok(names::values(store, &name))).await?;
+        Ok(places::answer(pb::LabelValuesResponse { values }, place))
     }
 
     async fn list_hosts(
@@ -144,28 +154,14 @@ impl QueryService for Api {
 }
 
 impl Api {
-    fn query_permit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let permit = self.calls.queries.clone().try_acquire_owned();
-        permit.map_err(|_| Status::resource_exhausted("as many queries as may run at a time run: try again"))
-    }
-
-    /// Waits for a place among the queries: for those that nobody sits in front of.
-    pub(super) async fn query_turn(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let permit = self.calls.queries.clone().acquire_owned().await;
-        permit.map_err(|_| Status::unavailable("the collector is stopping"))
-    }
-
-    /// Runs a query on a thread of its own; the permit is given back when it has ended.
+    /// Runs a query on a thread of its own. The place comes back with what it gave, or is given back when it has ended.
     pub(super) async fn query<T: Send + 'static>(
         &self,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         run: impl FnOnce(&Store) -> Result<T, Status> + Send + 'static,
-    ) -> Result<T, Status> {
+    ) -> Result<(T, Place), Status> {
         let samples = self.samples.clone();
-        let running = blocking(move || {
-            let _permit = permit;
-            run(&samples)
-        });
+        let running = blocking(move || Ok((run(&samples)?, place)));
         let late =
             |_| Status::deadline_exceeded("the query takes too long: narrow its selectors or its range");
         tokio::time::timeout(PATIENCE, running).await.map_err(late)??
@@ -196,9 +192,9 @@ impl Api {
             if answers.capacity() == 0 {
                 continue;
             }
-            let permit = self.query_turn().await?;
+            let place = self.calls.queries.turn().await?;
             let (expr, at) = (expr.clone(), now());
-            let answer = self.query(permit, move |store| evaluate::instant(store, &expr, at)).await?;
+            let (answer, _) = self.query(place, move |store| evaluate::instant(store, &expr, at)).await?;
             // A slow subscriber misses steps; that it left is seen at the next one.
             answers.try_send(Ok(answer)).ok();
         }

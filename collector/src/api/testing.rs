@@ -138,6 +138,7 @@ async fn open(dir: &Path, calls: Calls) -> Api {
         rows,
         room: Room::boundless(),
         presence: Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now())),
+        quotas: Arc::default(),
         plan: Arc::new(ArcSwap::default()),
         statistics: Arc::default(),
         about: Arc::new(About {

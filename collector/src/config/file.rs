@@ -76,6 +76,14 @@ const KEYS: &[&str] = &[
     "retention.events",
     "storage.reserve_bytes",
     "storage.free_floor_bytes",
+    "limits.handshake",
+    "limits.opening",
+    "limits.request",
+    "limits.stall",
+    "limits.answer",
+    "limits.connections_per_address",
+    "limits.connections_per_address_per_second",
+    "limits.exempt_loopback",
 ];
 
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -127,6 +135,18 @@ impl Reader {
             "storage.reserve_bytes" => config.room.reserve_bytes = bytes(value)?,
             "storage.free_floor_bytes" => config.room.free_floor_bytes = bytes(value)?,
             "retention.events" => config.keep_events = duration(value, 86_400, 3650 * 86_400)?,
+            "limits.handshake" => config.limits.handshake = duration(value, 1, 60)?,
+            "limits.opening" => config.limits.opening = duration(value, 1, 60)?,
+            "limits.request" => config.limits.request = duration(value, 1, 600)?,
+            "limits.stall" => config.limits.stall = duration(value, 1, 600)?,
+            "limits.answer" => config.limits.answer = duration(value, 1, 600)?,
+            "limits.connections_per_address" => {
+                config.limits.per_address = number(value, 1, 10_000)? as usize
+            }
+            "limits.connections_per_address_per_second" => {
+                config.limits.per_address_per_second = number(value, 1, 10_000)?;
+            }
+            "limits.exempt_loopback" => config.limits.exempt_loopback = boolean(value)?,
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -177,6 +197,15 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
 
 fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
     value.as_bool().ok_or_else(|| "it is true or false".to_owned())
+}
+
+fn number(value: &DeValue<'_>, from: u32, to: u32) -> Result<u32, String> {
+    let number = match value {
+        DeValue::Integer(number) => number.as_str().parse().ok(),
+        _ => None,
+    };
+    let within = number.filter(|number| (from..=to).contains(number));
+    within.ok_or_else(|| format!("it is a number between {from} and {to}"))
 }
 
 fn parsed<T: FromStr>(value: &DeValue<'_>, form: &str) -> Result<T, String> {

@@ -12,6 +12,7 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 use super::clock::{self, Reading};
+use super::limits;
 use super::rows::Mapping;
 use crate::jobs::{GapRecord, Place, RunEnd, RunStart};
 use crate::state::Command;
@@ -47,7 +48,7 @@ pub(super) fn command(
             Command::GapRecorded { gap: GapRecord { agent, epoch, lane, first, last, reason }, place }
         }
         Kind::HostEvent(pb::HostEvent { at, what, step_ms }) => {
-            let at = event_time(at, mapping)?;
+            let (at, what) = (event_time(at, mapping)?, limits::note(what));
             Command::HostEventNoted { agent, what, at, step_ms, place }
         }
     })
@@ -71,7 +72,7 @@ fn same_boot(a: Reading, b: Reading) -> bool {
 }
 
 fn run_id(text: &str) -> Result<Uuid, String> {
-    text.parse().map_err(|_| format!("run id {text:?} is no uuid"))
+    text.parse().map_err(|_| format!("run id {:?} is no uuid", limits::note(text.to_owned())))
 }
 
 fn run_started(agent: AgentId, started: pb::RunStarted, mapping: &Mapping) -> Result<RunStart, String> {

@@ -10,6 +10,7 @@ use tocsin_shared::time::Timestamp;
 
 use super::clock::{self, Reading};
 use super::limits;
+use super::quota::Refused;
 use crate::journal::rows::{Table, TakenRow};
 
 /// Tables of a session: the live one, one or two of the backlog, and their successors.
@@ -32,19 +33,32 @@ pub(super) struct SessionRows {
     tables: VecDeque<(Arc<Table>, String)>,
     /// Id, table, the index that comes next, and the state after the last row.
     chains: VecDeque<(u64, u64, u32, Chain)>,
+    /// Whether odd labels were told.
+    warned: bool,
 }
 
 impl SessionRows {
-    /// Takes a table; `share` gives it the label texts that are known already.
+    /// Takes a table; `admit` says which series are over the agent's quota, `share` gives the others the label texts
+    /// that are known already. Says what was refused.
     pub(super) fn table(
         &mut self,
         table: pb::SeriesTable,
+        admit: impl FnOnce(&[Labels]) -> Option<Refused>,
         share: impl FnOnce(&[Labels]) -> Arc<[Labels]>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Refused>, String> {
         let pb::SeriesTable { table_id, series, boot_id } = table;
-        let (series, refused) = limits::table(series)?;
-        if let Some(why) = refused {
-            tracing::warn!(table_id, why, "a series of an agent is kept without its labels");
+        limits::word("the boot's id", &boot_id)?;
+        let (mut series, odd) = limits::table(series)?;
+        if let Some(why) = odd.filter(|_| !std::mem::replace(&mut self.warned, true)) {
+            tracing::warn!(
+                table_id,
+                why,
+                "a series of an agent is kept without its labels; more are not told"
+            );
+        }
+        let refused = admit(&series);
+        for place in refused.iter().flat_map(|refused| &refused.places) {
+            series[*place] = limits::refused(*place);
         }
         let series = share(&series);
         self.tables.retain(|(known, _)| known.id != table_id);
@@ -53,7 +67,7 @@ impl SessionRows {
             self.tables.pop_front();
         }
         self.tables.push_back((Arc::new(Table { id: table_id, series }), boot_id));
-        Ok(())
+        Ok(refused)
     }
 
     /// Decodes a row. An error ends the session; the agent sends again from what was acknowledged.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use tocsin_proto::convert::{Number, epoch_in};
 use tocsin_proto::pb;
 use tocsin_proto::pb::agent_service_server::AgentService;
 use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_proto::pb::session_response::Kind as Down;
+use tocsin_proto::wire::{RECORDS_MAX, ROWS_MAX};
 use tocsin_shared::event::Actor;
 use tocsin_shared::identity::{AgentId, Epoch};
+use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
 use tocsin_shared::time::Timestamp;
@@ -24,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::clock::{self, Observed, Reading};
 use super::delay::Delays;
 use super::presence::Presence;
+use super::quota::{Quotas, Refused, Throttled};
 use super::rows::{Mapping, SessionRows};
 use super::{PROTOCOL, limits};
 use crate::clock::now;
@@ -42,9 +46,8 @@ use super::records;
 
 /// Messages that wait for a slow agent; acknowledgements coalesce before they get here.
 const DOWN_QUEUE: usize = 16;
-/// Rows and records of one message at most: the bounds of the wire.
-const ROWS_MAX: usize = 512;
-const RECORDS_MAX: usize = 256;
+/// How often an agent is told that it is over a quota.
+const THROTTLE_EVERY: Duration = Duration::from_secs(5);
 /// Values that are handed to the rows' writer at once: with its queue this bounds what a slow disk piles up.
 const BATCH_VALUES: usize = 64 * 1024;
 /// How long a connection may be open before it says who it is in the protocol.
@@ -62,6 +65,7 @@ pub struct Agents {
     pub ledger: Ledger,
     pub rows: Rows,
     pub presence: Arc<Presence>,
+    pub quotas: Arc<Quotas>,
     pub sessions: Arc<AtomicU64>,
     pub room: Arc<Room>,
     pub opening: Opening,
@@ -107,6 +111,10 @@ impl Agents {
         let Some(Up::Hello(hello)) = first.transpose()?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("the first message of a session is Hello"));
         };
+        self.quotas.session(peer.agent, Instant::now()).map_err(|wait| {
+            let wait = wait.as_secs() + 1;
+            Status::resource_exhausted(format!("this agent opens sessions too often; try again in {wait} s"))
+        })?;
         let admitted = self.opening.admit().await?;
         let end = self.stop.child_token();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
@@ -157,6 +165,9 @@ struct Session {
     opened_at: Instant,
     observed_at: Instant,
     delays: Delays,
+    throttled_at: Option<Instant>,
+    /// Whether the last table had series over the quota; unknown before the first.
+    is_limited: Option<bool>,
 }
 
 impl Session {
@@ -173,6 +184,9 @@ impl Session {
                 "this collector speaks version {PROTOCOL} of the protocol, the agent {protocol_version}"
             );
             return Err(Status::failed_precondition(why));
+        }
+        for (what, text) in [("the boot's id", &boot_id), ("the agent's version", &agent_version)] {
+            limits::word(what, text).map_err(Status::invalid_argument)?;
         }
         let epoch =
             epoch_in("hello.epoch", &epoch).map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -194,6 +208,8 @@ impl Session {
             opened_at: Instant::now(),
             observed_at: Instant::now(),
             delays: Delays::new(Duration::ZERO, reading.boot_ms),
+            throttled_at: None,
+            is_limited: None,
         })
     }
 
@@ -221,6 +237,8 @@ impl Session {
         let mut acknowledged = self.acknowledge.subscribe();
         let mut gate = agents.room.gate();
         let mut closings = 0;
+        // While it is set, nothing is read: what the agent sends meanwhile waits in its own queues.
+        let mut paused: Option<tokio::time::Instant> = None;
         loop {
             let closed = gate.borrow_and_update().clone();
             if closed.refused.is_some() && closings != closed.closings {
@@ -235,13 +253,63 @@ impl Session {
                     self.acknowledge_lanes(down, vec![taken]).await?;
                 }
                 changed = gate.changed() => changed.map_err(|_| unavailable(Stopping))?,
-                message = input.next() => match message.transpose()? {
-                    Some(pb::SessionRequest { kind: Some(kind) }) => self.message(agents, down, kind).await?,
+                () = tokio::time::sleep_until(paused.unwrap_or_else(tokio::time::Instant::now)), if paused.is_some() => {
+                    paused = None;
+                }
+                message = input.next(), if paused.is_none() => match message.transpose()? {
+                    Some(pb::SessionRequest { kind: Some(kind) }) => {
+                        let throttled = self.charge(agents, &kind);
+                        self.message(agents, down, kind).await?;
+                        if let Some(throttled) = throttled {
+                            paused = Some(tokio::time::Instant::now() + throttled.wait);
+                            self.throttle(down, throttled).await?;
+                        }
+                    }
                     Some(_) => return Err(Status::invalid_argument("an empty message")),
                     None => return Ok(()),
                 },
             }
         }
+    }
+
+    /// Counts a message against the agent's quotas.
+    fn charge(&self, agents: &Agents, message: &Up) -> Option<Throttled> {
+        let (bytes, outcomes) = match message {
+            Up::Rows(rows) => (rows.rows.iter().map(|row| row.data.len()).sum(), 0),
+            Up::Table(table) => (table.encoded_len(), 0),
+            Up::Records(records) => (records.encoded_len(), records.records.len()),
+            Up::Hello(_) | Up::Heartbeat(_) => (0, 0),
+        };
+        agents.quotas.message(self.agent, bytes, outcomes, Instant::now())
+    }
+
+    /// Tells the agent, now and then, that it is read more slowly; or that it is not read any more.
+    async fn throttle(&mut self, down: &Sender, throttled: Throttled) -> Result<(), Status> {
+        let Throttled { wait, limited, ends } = throttled;
+        let reason = format!("the quota of {}: {}", limited.as_str(), limited.advice());
+        if ends {
+            return Err(Status::resource_exhausted(format!("{reason}; try again in a minute")));
+        }
+        if self.throttled_at.is_some_and(|at| at.elapsed() < THROTTLE_EVERY) {
+            return Ok(());
+        }
+        self.throttled_at = Some(Instant::now());
+        let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+        send(down, Down::Throttle(pb::Throttle { retry_after_ms, reason, refused: false })).await
+    }
+
+    /// Tells the ledger when series begin or cease to be refused.
+    async fn tell_refused(&mut self, agents: &Agents, refused: Option<Refused>) -> Result<(), Status> {
+        let command = match refused {
+            None if self.is_limited == Some(false) => return Ok(()),
+            None => Command::SeriesTaken { agent: self.agent },
+            Some(_) if self.is_limited == Some(true) => return Ok(()),
+            Some(Refused { places, label, metric }) => {
+                Command::SeriesRefused { agent: self.agent, series: places.len(), label, metric }
+            }
+        };
+        self.is_limited = Some(matches!(command, Command::SeriesRefused { .. }));
+        submit(agents, command).await
     }
 
     async fn message(&mut self, agents: &Agents, down: &Sender, message: Up) -> Result<(), Status> {
@@ -252,10 +320,11 @@ impl Session {
         }
         match message {
             Up::Hello(_) => Err(Status::invalid_argument("a second Hello")),
-            Up::Table(table) => self
-                .rows
-                .table(table, |series| agents.rows.share_texts(series))
-                .map_err(Status::invalid_argument),
+            Up::Table(table) => {
+                let admit = |series: &[Labels]| agents.quotas.table(self.agent, series, Instant::now());
+                let refused = self.rows.table(table, admit, |series| agents.rows.share_texts(series));
+                self.tell_refused(agents, refused.map_err(Status::invalid_argument)?).await
+            }
             Up::Rows(pb::Rows { rows }) => self.take_rows(agents, down, rows).await,
             Up::Records(pb::Records { lane, records }) => {
                 self.take_records(agents, down, lane, records).await
@@ -323,7 +392,7 @@ impl Session {
             let place = Place { epoch: self.epoch, lane, seq: record.seq };
             records::command(self.agent, place, record, &self.mapping).unwrap_or_else(|why| {
                 // It would come for ever if it were refused.
-                let what = format!("a record that cannot be read: {why}");
+                let what = limits::note(format!("a record that cannot be read: {why}"));
                 Command::HostEventNoted { agent: self.agent, what, at: now(), step_ms: 0, place }
             })
         });

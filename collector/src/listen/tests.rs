@@ -116,6 +116,12 @@ async fn speak(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<Ve
     Ok(said)
 }
 
+/// A handshake, and nothing after it.
+async fn speak_tls(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> Result<(), io::Error> {
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(tls).connect(name, tcp(endpoint).await).await.map(drop)
+}
+
 /// A connection that stays open on both sides.
 async fn meet(
     endpoint: &Endpoint,
@@ -154,6 +160,7 @@ async fn an_agent_comes_in_with_its_identity() {
     assert_eq!(&got, b"hello");
 }
 
+// Cases: H13
 #[tokio::test]
 async fn bad_certificates_never_reach_the_application() {
     let (site, stranger) = (Site::new(), Site::new());
@@ -371,6 +378,46 @@ async fn agents_count_by_agent_and_all_count_in_total() {
     let _third = meet(&endpoint, &mut incoming, one).await;
 }
 
+// Cases: H5
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_cut_off() {
+    let site = Site::new();
+    let limits = Limits { stall: Duration::from_millis(50), ..Limits::default() };
+    let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
+    let counts = incoming.counts();
+    let (_silent, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
+    let much = vec![0; 64 << 20]; // More than the kernel keeps for both ends.
+    let wrote = tokio::time::timeout(PATIENCE, connection.write_all(&much)).await.expect("it waits for ever");
+    assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(loaded(&counts.cut_slow), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_ends_while_it_is_quiet() {
+    let site = Site::new();
+    let (endpoint, mut incoming) = site.front(Limits::default(), TlsMin::V1_3).await;
+    let (_client, mut connection) = meet(&endpoint, &mut incoming, site.trust(None)).await;
+    let peer = connection.connect_info();
+    let mut byte = [0];
+    let reading = async { connection.read(&mut byte).await.map(drop) };
+    let (read, ()) = tokio::join!(reading, async { peer.cut() });
+    assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+// Cases: H6
+#[tokio::test]
+async fn an_address_that_comes_too_often_is_turned_away() {
+    let site = Site::new();
+    let limits = Limits { per_address_per_second: 1, per_address: 100, ..Limits::default() };
+    let (endpoint, incoming) = site.front(limits, TlsMin::V1_3).await;
+    let mut let_in = 0;
+    for _ in 0..30 {
+        let_in += usize::from(speak_tls(&endpoint, site.trust(None)).await.is_ok());
+    }
+    assert!((10..=14).contains(&let_in), "{let_in} of 30, ten at once and one a second");
+    assert_eq!(loaded(&incoming.counts().over_rate), 30 - let_in as u64);
+}
+
 #[tokio::test]
 async fn handshakes_beyond_the_limit_wait_their_turn() {
     let site = Site::new();
@@ -420,6 +467,7 @@ async fn an_agent_learns_that_its_certificate_is_refused() {
     server.abort();
 }
 
+// Cases: H12
 #[tokio::test]
 async fn each_listener_speaks_its_protocols_only() {
     let site = Site::new();

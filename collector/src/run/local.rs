@@ -13,6 +13,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Parts;
+use crate::ingest::quota::Limited;
+use crate::listen::Counts;
+
+/// The counts of the listeners, by their names.
+pub(super) type Doors = Arc<[(&'static str, Arc<Counts>)]>;
 
 /// Connections at a time; scrapers and probes need a few.
 const CONNECTIONS_MAX: usize = 32;
@@ -20,7 +25,7 @@ const CONNECTIONS_MAX: usize = 32;
 const HEADERS: Duration = Duration::from_secs(5);
 
 /// Serves until the collector stops.
-pub(super) async fn serve(parts: Parts, listener: TcpListener) {
+pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -32,9 +37,9 @@ pub(super) async fn serve(parts: Parts, listener: TcpListener) {
             continue;
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-        let parts = parts.clone();
+        let (parts, doors) = (parts.clone(), doors.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(&parts, request));
+            let service = service_fn(|request| answer(&parts, &doors, request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADERS)
@@ -48,7 +53,11 @@ pub(super) async fn serve(parts: Parts, listener: TcpListener) {
     }
 }
 
-async fn answer(parts: &Parts, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    parts: &Parts,
+    doors: &Doors,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = |status: StatusCode, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
@@ -64,7 +73,7 @@ async fn answer(parts: &Parts, request: Request<Incoming>) -> Result<Response<Fu
             None => text(StatusCode::OK, "ready\n".into()),
             Some(trouble) => text(StatusCode::OK, format!("ready; {trouble}\n")),
         },
-        "/metrics" => text(StatusCode::OK, metrics(parts)),
+        "/metrics" => text(StatusCode::OK, metrics(parts) + &connections(doors)),
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
     })
 }
@@ -124,7 +133,23 @@ fn metrics(parts: &Parts) -> String {
     metric("disk_reserve_bytes", "gauge", "Allocated for outcomes and incidents.", disk.reserve_held as f64);
     let refused = if disk.refused.is_some() { 1.0 } else { 0.0 };
     metric("rows_refused", "gauge", "Whether rows are refused for want of room.", refused);
+    for (limited, count) in Limited::ALL.into_iter().zip(parts.quotas.counts()) {
+        let name = format!("quota_{}_total", limited.as_str());
+        metric(&name, "counter", "How often an agent was held back by this quota.", count as f64);
+    }
     metric("resident_bytes", "gauge", "Resident memory of the process.", resident_bytes() as f64);
+    out
+}
+
+/// What became of connections, by listener.
+fn connections(doors: &Doors) -> String {
+    let name = "tocsin_collector_connections_total";
+    let mut out = format!("# HELP {name} What became of connections.\n# TYPE {name} counter\n");
+    for (listener, counts) in doors.iter() {
+        for (result, count) in counts.all() {
+            out.push_str(&format!("{name}{{listener=\"{listener}\",result=\"{result}\"}} {count}\n"));
+        }
+    }
     out
 }
 

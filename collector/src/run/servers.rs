@@ -36,6 +36,8 @@ use crate::listen::{Clients, Limits};
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// A range of 11,000 steps of a hundred series fits; larger answers are refused with a clear status.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A token and a request for a certificate: a kilobyte or two, and strangers may send it.
+const ENROLLMENT_BYTES_MAX: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the collector's own certificates are looked at.
@@ -56,7 +58,7 @@ pub(super) fn serve(
     };
     tasks.spawn(renew(parts.clone(), issued.clone(), front_certificate.clone()));
 
-    let limits = Limits { exempt_loopback: true, ..Limits::default() };
+    let limits = parts.config.limits;
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
     let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
     let cluster = parts.authority.cluster();
@@ -77,6 +79,7 @@ pub(super) fn serve(
         ledger: parts.ledger.clone(),
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
+        quotas: parts.quotas.clone(),
         sessions: parts.sessions.clone(),
         room: parts.room.clone(),
         opening: Opening::default(),
@@ -85,28 +88,36 @@ pub(super) fn serve(
     let front = ports.front.accept(front_tls, Clients::Anyone, limits);
     let front_services = front_router(parts, enrollment.clone(), front_certificate.pin())?;
     let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, limits);
-    let agents_services = server()
+    let agents_services = server(&limits)
         .accept_http1(false)
         .max_concurrent_streams(Some(8))
+        .concurrency_limit_per_connection(8)
         .layer(Guard::new(parts.ledger.clone()))
         .add_service(AgentServiceServer::new(agents).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(EnrollmentServiceServer::new(enrollment));
+        .add_service(
+            EnrollmentServiceServer::new(enrollment).max_decoding_message_size(ENROLLMENT_BYTES_MAX),
+        );
+    let doors = [("front", front.counts()), ("agents", agents_incoming.counts())];
 
     let stop = parts.stop.clone();
     let task = front_services.serve_with_incoming_shutdown(front, stop.clone().cancelled_owned());
     tasks.spawn(reported(fatal.clone(), "front listener", task));
     let task = agents_services.serve_with_incoming_shutdown(agents_incoming, stop.cancelled_owned());
     tasks.spawn(reported(fatal.clone(), "agents' listener", task));
-    tasks.spawn(local::serve(parts.clone(), ports.local));
+    tasks.spawn(local::serve(parts.clone(), doors.into(), ports.local));
     Ok(())
 }
 
-fn server() -> Server {
+fn server(limits: &Limits) -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(64))
         .http2_max_header_list_size(Some(8 * 1024))
+        .max_frame_size(Some(16 * 1024))
+        .timeout(limits.answer)
+        .load_shed(true)
 }
 
 type Guarded = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
@@ -122,13 +133,14 @@ fn front_router(
         .map_err(|error| StartError::other("describe the services", error))?;
     let api = api(parts, pin);
     let (_, health) = tonic_health::server::health_reporter();
-    let router = server()
+    let router = server(&parts.config.limits)
         .accept_http1(true)
         .max_concurrent_streams(Some(100))
+        .concurrency_limit_per_connection(100)
         .layer(Guard::new(parts.ledger.clone()))
         .add_service(health)
         .add_service(reflection)
-        .add_service(EnrollmentServiceServer::new(enrollment))
+        .add_service(EnrollmentServiceServer::new(enrollment).max_decoding_message_size(ENROLLMENT_BYTES_MAX))
         .add_service(AdminServiceServer::new(api.clone()))
         .add_service(AlertServiceServer::new(api.clone()))
         .add_service(FeedServiceServer::new(api.clone()))
@@ -148,6 +160,7 @@ fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
         room: parts.room.clone(),
+        quotas: parts.quotas.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),
         about: Arc::new(About {

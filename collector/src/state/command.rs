@@ -92,6 +92,17 @@ pub enum Command {
         agent: AgentId,
         since: Timestamp,
     },
+    /// So many series of the agent's table are over its quota of new ones; most differ in this label of this metric.
+    SeriesRefused {
+        agent: AgentId,
+        series: usize,
+        label: String,
+        metric: String,
+    },
+    /// All series of the agent's table are taken.
+    SeriesTaken {
+        agent: AgentId,
+    },
     /// The mapping from boot time to event time jumped to this offset.
     ClockStepped {
         agent: AgentId,

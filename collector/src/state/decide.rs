@@ -58,6 +58,10 @@ pub fn decide(
         Command::RetireHost { agent, reason } => presence::retire(&mut d, *agent, reason)?,
         Command::HostHeard(heard) => presence::heard(&mut d, heard)?,
         Command::HostSilent { agent, since } => presence::silent(&mut d, *agent, *since)?,
+        Command::SeriesRefused { agent, series, label, metric } => {
+            presence::series_refused(&mut d, *agent, *series, (label, metric))?;
+        }
+        Command::SeriesTaken { agent } => presence::series_taken(&mut d, *agent)?,
         Command::ClockStepped { agent, clock_offset_ms } => {
             presence::clock_stepped(&mut d, *agent, *clock_offset_ms)?;
         }

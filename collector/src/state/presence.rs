@@ -19,6 +19,9 @@ use crate::alert::{self, Raised};
 /// The source of the alert that a silent host raises.
 pub(crate) const UNREACHABLE: &str = "host/unreachable";
 
+/// The source of the alert that an agent raises whose series are over its quota.
+const SERIES_LIMITED: &str = "host/series-limited";
+
 /// Smaller changes of the clock offset are slewing and not worth an event.
 const OFFSET_NOTED_MS: u64 = 1_000;
 
@@ -82,6 +85,43 @@ pub(super) fn silent(d: &mut Decision<'_>, agent: AgentId, since: Timestamp) -> 
         value: 1.0,
     };
     alert::raise_now(d, raised, Some(cause));
+    Ok(())
+}
+
+/// Series were refused: a metric that somebody waits for may be among them, so it is an alert.
+pub(super) fn series_refused(
+    d: &mut Decision<'_>,
+    agent: AgentId,
+    series: usize,
+    (label, metric): (&str, &str),
+) -> Result<(), Refusal> {
+    let host = d.host_in_service(agent)?;
+    let summary = format!(
+        "{} sends too many new series: {series} new series of {metric} and others are not kept, most differ in the \
+         label {label}; take that label out of the metric at its source",
+        host.instance
+    );
+    let raised = Raised {
+        source: AlertSource::Host,
+        source_id: SERIES_LIMITED.into(),
+        identity: Labels::empty(),
+        labels: alert_labels(host, "SeriesLimited", Severity::Warning),
+        annotations: Labels::new([("summary", summary)]),
+        severity: Severity::Warning,
+        env: host.env,
+        agent: Some(agent),
+        since: d.now,
+        at: d.now,
+        value: series as f64,
+    };
+    alert::raise_now(d, raised, None);
+    Ok(())
+}
+
+pub(super) fn series_taken(d: &mut Decision<'_>, agent: AgentId) -> Result<(), Refusal> {
+    d.host_in_service(agent)?;
+    let key = alert::dedup_key(AlertSource::Host, SERIES_LIMITED, Some(agent), &Labels::empty());
+    alert::settle(d, &key, ResolveReason::Source, d.now, None);
     Ok(())
 }
 

@@ -320,7 +320,7 @@ async fn outcomes_go_first() {
     agent.settled(|standing| standing.waiting == [0, 0, 0]).await;
 }
 
-// Cases: S24
+// Cases: S24, H16, H17
 #[tokio::test]
 async fn an_acknowledgement_that_cannot_be_ends_the_session_and_removes_nothing() {
     for (name, session, taken, says) in [
@@ -395,6 +395,7 @@ async fn a_row_that_nobody_could_read_becomes_a_gap() {
     assert_eq!(lost, [1, 2]);
 }
 
+// Cases: H16
 #[tokio::test]
 async fn a_collector_that_breaks_the_protocol_is_left() {
     let agent = Agent::new();

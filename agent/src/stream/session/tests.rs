@@ -116,6 +116,7 @@ fn the_window_is_bounded_and_outcomes_keep_a_place() {
     assert!(!session.takes_live(13, 2 * S), "4 MiB are unanswered");
 }
 
+// Cases: S24, H17
 #[test]
 fn acknowledgements_of_what_was_not_sent_are_refused() {
     let mut session = session([ranges(5, &[]), Ranges::default(), Ranges::default()]);
@@ -277,7 +278,7 @@ fn refused_rows_are_sent_again_and_records_go_on() {
     session.refused(2 * S);
     session.throttled(10 * S, 2 * S);
     let durable = [2, 0, 100];
-    let outcome = Action::Records { lane: Lane::Outcomes, first: 2 };
+    let outcome = Action::Records { lane: Lane::Outcomes, first: 2, bytes: SIZE_BYTES.1 };
     assert_eq!(session.action(durable, 3 * S), Ok(outcome), "outcomes do not wait");
     session.sent_records(Lane::Outcomes, &[2], 3, 100, 3 * S);
     session.acknowledged(&[(Lane::Outcomes, ranges(2, &[]))], 3 * S);
@@ -285,13 +286,13 @@ fn refused_rows_are_sent_again_and_records_go_on() {
     assert_eq!(session.action(durable, 11 * S), Ok(Action::Wait { until: 12 * S }));
     assert_eq!(
         session.action(durable, 59 * S),
-        Ok(Action::Fill { first: 16, last: 100, bytes: FILL_BYTES.0 })
+        Ok(Action::Fill { first: 100, last: 100, bytes: SIZE_BYTES.0 })
     );
     // A row that was taken after all is not sent again.
     session.acknowledged(&samples(ranges(15, &[(100, 100)])), 12 * S);
     assert_eq!(
         session.action(durable, 59 * S),
-        Ok(Action::Fill { first: 16, last: 99, bytes: FILL_BYTES.0 })
+        Ok(Action::Fill { first: 16, last: 99, bytes: SIZE_BYTES.0 })
     );
     assert_eq!(session.action(durable, 13 * S), session.action(durable, 50 * S), "no connection is given up");
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tocsin_proto::pb;
 use tocsin_shared::alert::Condition;
@@ -11,6 +12,7 @@ use tonic::Status;
 use super::super::{Api, blocking, extend_unique, refusal};
 use super::spools;
 use crate::clock::now;
+use crate::ingest::quota::Limited;
 use crate::room::Standing;
 use crate::state::State;
 
@@ -57,6 +59,7 @@ fn place(state: HostState) -> usize {
 impl Api {
     pub(super) async fn collector_status(&self) -> Result<pb::GetStatusResponse, Status> {
         let counts = self.read(Counts::of).await?;
+        let over = self.over_quota().await?;
         let standing = self.rows.standing().await.map_err(refusal::stopping)?;
         let (samples, store) = (self.samples.clone(), self.projection.store.clone());
         let events_dir = self.about.data_dir.join("journal").join("events");
@@ -88,7 +91,7 @@ impl Api {
             store_bytes,
             resident_bytes,
             data_dir: self.about.data_dir.display().to_string(),
-            problems: self.problems(spools),
+            problems: self.problems(&over, spools),
             evaluate_p50_us,
             evaluate_p99_us,
             consumers: count(counts.consumers),
@@ -111,8 +114,18 @@ impl Api {
         }
     }
 
+    /// Hosts that were over a quota lately.
+    async fn over_quota(&self) -> Result<Vec<(String, Limited)>, Status> {
+        let over = self.quotas.over(Instant::now());
+        self.read(move |state| {
+            let named = |(agent, limited)| Some((state.host(agent)?.instance.clone(), limited));
+            over.into_iter().filter_map(named).collect()
+        })
+        .await
+    }
+
     /// What is wrong with the collector itself; what is wrong with hosts are alerts.
-    fn problems(&self, spools: Vec<String>) -> Vec<String> {
+    fn problems(&self, over: &[(String, Limited)], spools: Vec<String>) -> Vec<String> {
         let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut problems: Vec<String> = self.room.standing().trouble().into_iter().collect();
         extend_unique(&mut problems, lines(&self.about.problems));
@@ -124,6 +137,8 @@ impl Api {
             Some(format!("rule {id} fails: {}", self.statistics.error_of(id)?))
         });
         extend_unique(&mut problems, failing);
+        let over = over.iter().map(|(host, limited)| format!("{host} is over a quota: {}", limited.advice()));
+        extend_unique(&mut problems, over);
         if problems.len() > PROBLEMS_MAX {
             let more = problems.split_off(PROBLEMS_MAX - 1).len();
             problems.push(format!("and {more} more problems: the log has them"));

@@ -118,6 +118,7 @@ async fn now_and_filters_leave_out_the_rest() {
     collector.stop().await;
 }
 
+// Cases: F6
 #[tokio::test(flavor = "multi_thread")]
 async fn cursors_of_elsewhere_are_refused() {
     let collector = Collector::start().await;
@@ -238,6 +239,7 @@ async fn an_idle_feed_beats_and_ends_with_its_credential() {
     collector.stop().await;
 }
 
+// Cases: F3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_slows_only_itself() {
     let collector = Collector::start().await;

@@ -61,7 +61,8 @@ async fn bench() -> Bench {
     let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
     let nothing = room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
     let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), nothing, now()).unwrap();
-    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), room, opening: Opening::default(), stop };
+    let (quotas, sessions, opening) = Default::default();
+    let agents = Agents { ledger, rows, presence, quotas, sessions, room, opening, stop };
     Bench { agents, disk, _dir: dir, durable }
 }
 
@@ -348,4 +349,74 @@ async fn a_heartbeat_that_lay_about_is_no_step_of_a_clock() {
     stream.send(Up::Records(pb::Records { lane: Lane::State.number(), records: Vec::new() })).await;
     stream.acknowledged(Lane::State).await;
     assert_eq!(offset().await.unwrap(), before, "its own wall clock alone moves nothing");
+}
+
+// Cases: H10
+#[tokio::test]
+async fn an_agent_over_its_quota_is_told_and_read_more_slowly() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let heartbeat = || Up::Heartbeat(pb::Heartbeat { clock: clock_now(), ..pb::Heartbeat::default() });
+    let begun = Instant::now();
+    for _ in 0..2_050 {
+        stream.send(heartbeat()).await;
+    }
+    let Ok(Down::Throttle(throttle)) = stream.next().await else { panic!("no throttle") };
+    assert!(throttle.reason.contains("100 messages a second"), "{}", throttle.reason);
+    assert!(Duration::from_millis(300) < begun.elapsed(), "70 over the burst take 0.7 s, less the queue");
+    assert!(0 < bench.agents.quotas.counts()[0]);
+}
+
+// Cases: R13
+#[tokio::test]
+async fn series_over_the_quota_raise_an_alert_that_names_their_label() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    let table = |id: u64, from: usize, to: usize| {
+        let label = |name: &str, value: String| pb::Label { name: name.into(), value };
+        let series = (from..to).map(|n| pb::Series {
+            labels: vec![label("__name__", "m".into()), label("request_id", n.to_string())],
+        });
+        Up::Table(pb::SeriesTable { table_id: id, series: series.collect(), boot_id: "boot-1".into() })
+    };
+    let alert = async || {
+        let found = bench.agents.ledger.read(|state| state.active_alerts().next().cloned());
+        found.await.unwrap()
+    };
+    let mut seq = 0;
+    for (id, (from, to), want) in [(1, (0, 100), false), (2, (100, 5_200), true), (3, (0, 100), false)] {
+        stream.send(table(id, from, to)).await;
+        seq += 1;
+        let mut data = Vec::new();
+        Chain::new(to - from).encode(now(), 1_000_000 + seq, &vec![1.0; to - from], &mut data);
+        let row = pb::Row { seq, table_id: id, chain: seq, index: 0, data: data.into() };
+        stream.send(Up::Rows(pb::Rows { rows: vec![row] })).await;
+        assert_eq!(
+            stream.acknowledged(Lane::Samples).await,
+            Ranges::up_to(seq),
+            "rows are taken all the same"
+        );
+        let found = alert().await;
+        assert_eq!(found.is_some(), want, "{id}: {found:?}");
+        if let Some(found) = found {
+            let summary = found.annotations.get("summary").unwrap().to_owned();
+            assert!(summary.contains("100 new series") && summary.contains("request_id"), "{summary}");
+            assert_eq!(found.labels.get("alertname"), Some("SeriesLimited"));
+        }
+    }
+}
+
+// Cases: H9, H11
+#[tokio::test]
+async fn hello_says_words_and_no_books() {
+    let bench = bench().await;
+    for (boot_id, agent_version) in [
+        ("x".repeat(1 << 20), "1".to_owned()),
+        ("b".into(), "\u{1b}[2J".into()),
+        ("b".into(), "1".repeat(129)),
+    ] {
+        let mut stream = bench.connect();
+        stream.send(Up::Hello(pb::Hello { boot_id, agent_version, ..hello() })).await;
+        assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument);
+    }
 }

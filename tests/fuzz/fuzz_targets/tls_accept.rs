@@ -1,0 +1,4 @@
+//! `tls_accept` under libFuzzer; what it does is in `tocsin_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tocsin_tests::fuzz::run("tls_accept", data));
