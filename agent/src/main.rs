@@ -1,6 +1,7 @@
 //! `tocsin-agent`: arguments, logging, signals. Everything else is in the library.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
@@ -8,6 +9,7 @@ use tocsin_agent::config::{Config, LogLevel};
 use tocsin_agent::enroll::{self, Enrolled};
 use tocsin_agent::explain::one_line;
 use tocsin_agent::{jobs, run};
+use tocsin_shared::supervise::Manager;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -45,22 +47,26 @@ fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
 }
 
 fn run_agent(args: RunArgs) -> anyhow::Result<()> {
+    // The host's key is in memory: no core dump, and no other process of this user looks in.
+    nix::sys::prctl::set_dumpable(false)?;
     let config = args.place.load()?;
     log(&config);
+    let manager = Arc::new(Manager::from_environment());
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let stopping = stop.clone();
+        let (stopping, told) = (stop.clone(), manager.clone());
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping");
+            told.stopping();
             stopping.cancel();
         });
-        Ok(run::run(config, stop).await?)
+        Ok(run::run_for(config, stop, manager).await?)
     })
 }
 

@@ -10,6 +10,7 @@ pub mod presence;
 mod records;
 mod rows;
 mod session;
+pub mod skew;
 
 pub use session::Agents;
 

@@ -1,6 +1,7 @@
 //! The collector: ingest → journal → samples → evaluate → alert → incident → feed, each a module, in that order.
 
 pub mod clock;
+pub mod contain;
 pub mod config;
 pub mod identity;
 pub mod listen;

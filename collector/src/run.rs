@@ -25,12 +25,14 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::Config;
 use crate::evaluate;
 use crate::evaluate::plan::Plan;
 use crate::evaluate::statistics::Statistics;
 use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
+use crate::ingest::skew::Skews;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
 use crate::samples;
@@ -64,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) samples: Arc<samples::Store>,
     pub(crate) projection: Projection,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) skews: Arc<Skews>,
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) sessions: Arc<AtomicU64>,
@@ -96,6 +99,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     }
     let kept = setup::open_rows(&disk, &config, &samples, state)?;
     problems.extend(kept.problems.iter().cloned());
+    // Nothing is stamped before this: the time must not be earlier than what is stored.
+    let rows = kept.unevaluated.iter().map(|row| row.at).chain(kept.evaluated_at.values().copied());
+    if let Some(newest) = rows.max() {
+        clock::begin_after(newest);
+    }
+    if let Some(trouble) = clock::trouble() {
+        tracing::warn!("{trouble}");
+    }
     let online = online(state);
     let active = active(state);
 
@@ -116,6 +127,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         samples,
         projection,
         presence: Arc::new(Presence::new(config.heartbeat, online, Instant::now())),
+        skews: Arc::default(),
         plan,
         statistics,
         sessions: Arc::default(),
@@ -130,13 +142,32 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let tasks = TaskTracker::new();
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
-    maintenance::spawn(&parts, &tasks);
+    maintenance::spawn(&parts, &tasks, &fatal);
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
 }
 
+/// Whether the collector's writers still get on.
+#[derive(Clone)]
+pub struct Pulse {
+    ledger: Ledger,
+    rows: Rows,
+}
+
+impl Pulse {
+    /// Waits until both journals' writers have answered; false when one of them has ended.
+    pub async fn beats(&self) -> bool {
+        self.ledger.read(|_| ()).await.is_ok() && self.rows.standing().await.is_ok()
+    }
+}
+
 impl Running {
+    /// What the service manager's watchdog is fed by.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { ledger: self.parts.ledger.clone(), rows: self.parts.rows.clone() }
+    }
+
     /// Waits until the collector has stopped: `Ok` after `stop` was cancelled, else why it could not go on.
     pub async fn wait(self) -> Result<(), String> {
         let Self { parts, evaluator, tasks, fatal, .. } = self;

@@ -24,3 +24,4 @@ pub mod incident;
 pub mod run;
 pub mod access;
 pub mod event;
+pub mod supervise;

@@ -52,9 +52,19 @@ pub struct Process {
 impl Process {
     /// Starts a program; what it says is added to `log`.
     pub fn start(name: &'static str, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        Self::start_in(name, arguments, log, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(
+        name: &'static str,
+        arguments: &[&str],
+        log: &Path,
+        environment: &[(&'static str, PathBuf)],
+    ) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
         let mut command = command(name, arguments)?;
-        command.stdout(out.try_clone()?).stderr(out);
+        command.stdout(out.try_clone()?).stderr(out).envs(environment.iter().cloned());
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child, log: log.to_owned() })
     }

@@ -36,6 +36,7 @@ pub struct Site {
     dir: TempDir,
     addresses: Addresses,
     collector: Option<Process>,
+    environment: Vec<(&'static str, PathBuf)>,
     pub api: Api,
 }
 
@@ -47,13 +48,22 @@ impl Site {
 
     /// The same, with lines added to the collector's configuration.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
+        Self::start_in(rules, configuration, Vec::new()).await
+    }
+
+    /// The same, with more in the collector's environment, also after a restart.
+    pub async fn start_in(
+        rules: &str,
+        configuration: &str,
+        environment: Vec<(&'static str, PathBuf)>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("tocsin-").tempdir()?;
         std::fs::write(dir.path().join("rules.yml"), rules)?;
         std::fs::write(dir.path().join(MORE_CONFIGURATION), configuration)?;
         let any = "127.0.0.1:0".to_owned();
         let addresses = Addresses { front: any.clone(), agents: any.clone(), local: any };
-        let (collector, addresses, api) = start(dir.path(), &addresses).await?;
-        Ok(Self { dir, addresses, collector: Some(collector), api })
+        let (collector, addresses, api) = start(dir.path(), &addresses, &environment).await?;
+        Ok(Self { dir, addresses, collector: Some(collector), environment, api })
     }
 
     /// Everything of the site is below here.
@@ -94,7 +104,7 @@ impl Site {
     /// Starts the collector again, where it was.
     pub async fn start_collector(&mut self) -> anyhow::Result<()> {
         ensure!(self.collector.is_none(), "the collector runs");
-        let (collector, addresses, api) = start(self.dir.path(), &self.addresses).await?;
+        let (collector, addresses, api) = start(self.dir.path(), &self.addresses, &self.environment).await?;
         (self.collector, self.addresses, self.api) = (Some(collector), addresses, api);
         Ok(())
     }
@@ -102,7 +112,7 @@ impl Site {
     /// Enrols a host and starts its agent.
     pub async fn host(&self, name: &str, env: pb::Env) -> anyhow::Result<Host> {
         let dir = self.dir().join(name);
-        let host = Host { name: name.to_owned(), dir, agent: None };
+        let host = Host { name: name.to_owned(), dir, environment: Vec::new(), agent: None };
         std::fs::create_dir_all(host.textfiles())?;
         std::fs::write(host.config_file(), host.config())?;
         let token = self.api.token(env, name).await?;
@@ -116,7 +126,11 @@ impl Site {
     }
 }
 
-async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Addresses, Api)> {
+async fn start(
+    dir: &Path,
+    addresses: &Addresses,
+    environment: &[(&'static str, PathBuf)],
+) -> anyhow::Result<(Process, Addresses, Api)> {
     let data = dir.join("collector");
     let (config, bound) = (dir.join("collector.toml"), data.join("addresses.toml"));
     let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
@@ -125,7 +139,8 @@ async fn start(dir: &Path, addresses: &Addresses) -> anyhow::Result<(Process, Ad
         std::fs::remove_file(&bound)?; // Of the last start.
     }
     let arguments = ["run", "--config", text(&config)?];
-    let mut collector = Process::start("tocsin-collector", &arguments, &dir.join("collector.log"))?;
+    let log = dir.join("collector.log");
+    let mut collector = Process::start_in("tocsin-collector", &arguments, &log, environment)?;
     let mut ended = None;
     let ready = wait_until("a ready collector", START, async || {
         ended = collector.still_runs().err();
@@ -170,6 +185,8 @@ pub fn text(path: &Path) -> anyhow::Result<&str> {
 pub struct Host {
     pub name: String,
     dir: PathBuf,
+    /// What is added to the agent's environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
     agent: Option<Process>,
 }
 
@@ -216,7 +233,8 @@ impl Host {
         ensure!(self.agent.is_none(), "the agent of {} runs", self.name);
         let config = self.config_file();
         let log = self.dir.join("agent.log");
-        self.agent = Some(Process::start("tocsin-agent", &["run", "--config", text(&config)?], &log)?);
+        let arguments = ["run", "--config", text(&config)?];
+        self.agent = Some(Process::start_in("tocsin-agent", &arguments, &log, &self.environment)?);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The guard before every call: who calls, and whether that one may.
 //!
 //! On the agents' listener the certificate says who it is, on the front a bearer credential. Both are looked up in the
-//! registry at each call, so that a revocation bites at the next one. What passes carries its `Caller`.
+//! registry at each call, so that a revocation bites at the next one. What passes carries its `Caller`. A call that
+//! panics is answered INTERNAL; the other calls of its connection go on.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +14,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::clock::now;
+use crate::clock::{judging, now};
+use crate::contain::{Panicked, contained};
 use crate::identity::authorise::{Caller, authorise};
 use crate::journal::ledger::Ledger;
 use crate::listen::connection::Peer;
@@ -49,7 +51,7 @@ impl Guard {
         let registry = self.ledger.registry();
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_ref());
         if let Some(peer) = peer {
-            return if registry.admits(&peer.serial, peer.agent, now()) {
+            return if registry.admits(&peer.serial, peer.agent, judging()) {
                 Ok(Caller::Agent(peer.agent, peer.serial.clone()))
             } else {
                 Err(Status::unauthenticated("the certificate is revoked, has run out, or is not known here"))
@@ -94,7 +96,13 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.guard.check(&mut request) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+            Ok(()) => {
+                let call = contained(self.inner.call(request));
+                Box::pin(async move {
+                    let failed = "the call failed inside the collector; its log has the place";
+                    call.await.unwrap_or_else(|Panicked| Ok(Status::internal(failed).into_http()))
+                })
+            }
             Err(status) => {
                 tracing::debug!(path = request.uri().path(), why = status.message(), "call denied");
                 Box::pin(async move { Ok(status.into_http()) })

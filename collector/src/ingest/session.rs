@@ -24,8 +24,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::clock::{self, Observed, Reading};
 use super::presence::Presence;
 use super::rows::{Mapping, SessionRows};
+use super::skew::Skews;
 use super::{PROTOCOL, limits};
-use crate::clock::now;
+use crate::clock::{judging, now, trouble};
 use crate::identity::peer::PeerIdentity;
 use crate::jobs::Place;
 use crate::journal::Stopping;
@@ -57,6 +58,7 @@ pub struct Agents {
     pub ledger: Ledger,
     pub rows: Rows,
     pub presence: Arc<Presence>,
+    pub skews: Arc<Skews>,
     pub sessions: Arc<AtomicU64>,
     pub stop: CancellationToken,
 }
@@ -119,6 +121,9 @@ impl Agents {
             served = served => served,
         };
         self.presence.end(peer.agent, number);
+        if !self.presence.of(peer.agent).1 {
+            self.skews.forget(peer.agent);
+        }
         tracing::info!(agent = %peer.agent, session = number, end = %served.as_ref().err().map_or("closed", Status::message), "agent disconnected");
         served
     }
@@ -126,7 +131,7 @@ impl Agents {
     /// Waits until no certificate of the agent is let in any more: a renewal does not end the stream, a revocation does.
     async fn revoked(&self, peer: &PeerIdentity) -> Status {
         let mut registry = self.ledger.registry_changes();
-        while self.ledger.registry().keeps(peer.agent, now()) {
+        while self.ledger.registry().keeps(peer.agent, judging()) {
             if let Ok(Err(_)) = tokio::time::timeout(RECHECK, registry.changed()).await {
                 return unavailable(Stopping);
             }
@@ -327,6 +332,13 @@ impl Session {
                 let command = Command::ClockStepped { agent: self.agent, clock_offset_ms: offset };
                 submit(agents, command).await?;
             }
+        }
+        // While the collector's own clock is wrong it is no measure for others.
+        let off_by_ms = reading.wall.as_millis().saturating_sub(received.as_millis());
+        if trouble().is_none()
+            && let Some(off_by_ms) = agents.skews.heard(self.agent, off_by_ms)
+        {
+            submit(agents, Command::ClockSkewed { agent: self.agent, off_by_ms }).await?;
         }
         if back {
             let heard = Heard { clock_offset_ms: Some(self.mapping.offset_ms), ..self.hello.clone() };

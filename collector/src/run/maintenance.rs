@@ -8,7 +8,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
 use super::Parts;
-use crate::clock::now;
+use crate::clock::{self, now};
+use crate::journal::ledger::Fatal;
 use crate::samples::WINDOW;
 use crate::state::Command;
 
@@ -20,9 +21,11 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const SEAL_AFTER: Duration = Duration::from_secs(3600);
 
 /// Starts the tasks; they end with `stop`.
-pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker) {
-    tasks.spawn(until_stopped(parts.clone(), TICK, tick));
-    tasks.spawn(until_stopped(parts.clone(), HOUSEKEEPING, housekeeping));
+pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker, fatal: &Fatal) {
+    let timers = until_stopped(parts.clone(), TICK, tick);
+    tasks.spawn(fatal.clone().watch("timers", timers));
+    let housekeeping = until_stopped(parts.clone(), HOUSEKEEPING, housekeeping);
+    tasks.spawn(fatal.clone().watch("housekeeping", housekeeping));
 }
 
 async fn until_stopped<F: Future<Output = ()>>(parts: Parts, every: Duration, run: impl Fn(Parts) -> F) {
@@ -58,10 +61,18 @@ async fn submit(parts: &Parts, command: Command, what: &str) -> bool {
 async fn housekeeping(parts: Parts) {
     let sealed_to = now().minus(SEAL_AFTER).align_down(WINDOW);
     seal(&parts, sealed_to).await;
-    parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
+    if let Some(off_by_ms) = parts.skews.own() {
+        tracing::warn!(off_by_ms, "most hosts say another time than this host's clock: is it synchronised?");
+    }
+    // A clock that was set far ahead would make everything old.
+    let may_forget = clock::may_forget();
+    if may_forget {
+        parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
+    }
     let (samples, config) = (parts.samples.clone(), parts.config.clone());
     let retained = tokio::task::spawn_blocking(move || {
-        samples.retain(now(), config.keep_samples, config.samples_bytes_max)
+        let age = if may_forget { config.keep_samples } else { Duration::MAX };
+        samples.retain(now(), age, config.samples_bytes_max)
     });
     match retained.await {
         Ok(Ok(removed)) if !removed.is_empty() => {

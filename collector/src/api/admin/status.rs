@@ -9,7 +9,7 @@ use tocsin_shared::host::HostState;
 use tonic::Status;
 
 use super::super::{Api, blocking, extend_unique, refusal};
-use crate::clock::now;
+use crate::clock::{self, now};
 use crate::state::State;
 
 /// Lines of problems in one answer; the log has all.
@@ -96,6 +96,7 @@ impl Api {
         let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut problems = lines(&self.about.problems);
         extend_unique(&mut problems, lines(&self.projection.problems));
+        extend_unique(&mut problems, clock::trouble());
         let plan = self.plan.load_full();
         let failing = plan.rules.iter().filter_map(|planned| {
             let id = planned.rule.id.as_str();

@@ -58,7 +58,7 @@ async fn bench() -> Bench {
         decided.unwrap();
     }
     let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
-    let agents = Agents { ledger, rows, presence, sessions: Arc::default(), stop };
+    let agents = Agents { ledger, rows, presence, skews: Arc::default(), sessions: Arc::default(), stop };
     Bench { agents, disk, _dir: dir, _durable: durable }
 }
 
@@ -71,7 +71,9 @@ impl Bench {
         let (up, input) = mpsc::channel(16);
         let (out, down) = mpsc::channel(DOWN_QUEUE);
         let agents = self.agents.clone();
-        let peer = PeerIdentity { agent: agent(1), serial: "serial-1".into(), not_after: Timestamp::MAX };
+        let serial = "serial-1".into();
+        let peer =
+            PeerIdentity { agent: agent(1), serial, not_before: Timestamp::MIN, not_after: Timestamp::MAX };
         tokio::spawn(async move {
             if let Err(status) = agents.serve(peer, ReceiverStream::new(input), &out).await {
                 out.try_send(Err(status)).ok();
