@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Parser;
 use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
 use tocsin_agent::config::{Config, LogLevel};
@@ -40,6 +41,10 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
     let EnrollArgs { collector, token, hostname, place } = args;
+    let token = match token.strip_prefix('@') {
+        None => token,
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+    };
     let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname };
     let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
     println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");

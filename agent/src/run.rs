@@ -35,8 +35,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const JOBS_QUEUE: usize = 16;
 /// Ticks that the collecting thread may miss before it counts as stuck.
 const TICKS_MISSED: u32 = 3;
-/// How often the spool is asked to make durable what is due.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often the spool is asked to make durable what is due: twice in its period. Each time wakes two threads.
+const SYNC_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Why the agent does not run, or does not run any more.
 #[derive(Debug, thiserror::Error)]

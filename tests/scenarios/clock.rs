@@ -21,6 +21,10 @@ groups:
         expr: scenario_breach > 0
         for: 3s
         labels: {severity: critical}
+      - alert: Slow
+        expr: scenario_slow > 0
+        for: 20s
+        labels: {severity: critical}
 "#;
 
 fn now_ms() -> anyhow::Result<i64> {
@@ -92,6 +96,32 @@ async fn a_collector_whose_clock_is_set_goes_on_counting() -> anyhow::Result<()>
     let points = site.api.stored("scenario_breach[5m]").await?;
     let late = points.windows(2).filter(|pair| pair[1].at_ms - pair[0].at_ms > 3_000);
     assert_eq!(late.count(), 0, "rows went on: {points:?}");
+    Ok(())
+}
+
+// Cases: T2
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_ahead_is_followed_and_no_wait_ends_early_or_begins_anew() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let Some(wall) = Wall::new(dir.path())? else { return Ok(()) };
+    let site = Site::start_in(RULES, "", wall.environment()).await?;
+    let feed = Feed::follow(site.credential_file());
+    let mut host = site.host("db-1", pb::Env::Prod).await?;
+    host.set("scenario_slow", 1.0)?;
+    host.start_agent()?;
+    let rows = async || site.api.stored("scenario_slow[1m]").await.ok().filter(|points| !points.is_empty());
+    wait_until("the first row", SOON, rows).await?;
+    let pending = Instant::now();
+    wall.set(10 * MINUTE_MS)?;
+    feed.wait_for("host.clock_step", 2 * SOON, |_| true).await?; // Followed when it has held still for 10 s.
+    assert!(pending.elapsed() < Duration::from_secs(19), "while the rule waits");
+    feed.wait_for("alert.triggered", 2 * SOON, |_| true).await?;
+    let waited = pending.elapsed();
+    assert!((18..25).contains(&waited.as_secs()), "neither early nor anew: {waited:?}");
+    let (ahead, now) = (rows().await.and_then(|points| points.last().map(|last| last.at_ms)), now_ms()?);
+    let ahead = ahead.map_or(0, |at| at - now);
+    assert!((ahead - 10 * MINUTE_MS).abs() < 3_000, "rows follow the collector's clock: {ahead}");
+    assert_eq!((feed.of_kind("alert.triggered").len(), feed.of_kind("host.unreachable").len()), (1, 0));
     Ok(())
 }
 

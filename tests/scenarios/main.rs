@@ -5,6 +5,7 @@ mod clock;
 mod errors;
 mod fleet;
 mod handling;
+mod hardening;
 mod identity;
 mod jobs;
 mod restart;

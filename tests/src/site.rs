@@ -117,10 +117,14 @@ impl Site {
         std::fs::write(host.config_file(), host.config())?;
         let token = self.api.token(env, name).await?;
         let config = host.config_file();
+        let file = host.dir.join("token");
+        std::fs::write(&file, token)?;
+        let token = format!("@{}", text(&file)?);
         let arguments =
             ["enroll", "--collector", &self.addresses.front, "--token", &token, "--hostname", name];
         let enrolled =
             process::output("tocsin-agent", &[&arguments[..], &["--config", text(&config)?]].concat())?;
+        std::fs::remove_file(file)?;
         ensure!(enrolled.status.success(), "cannot enrol: {}", String::from_utf8_lossy(&enrolled.stderr));
         Ok(host)
     }
@@ -134,7 +138,10 @@ async fn start(
     let data = dir.join("collector");
     let (config, bound) = (dir.join("collector.toml"), data.join("addresses.toml"));
     let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
-    std::fs::write(&config, collector_config(&data, &dir.join("rules.yml"), addresses)? + &more)?;
+    // What belongs to no table comes first.
+    let (keys, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
+    let usual = collector_config(&data, &dir.join("rules.yml"), addresses)?;
+    std::fs::write(&config, format!("{keys}\n{usual}{tables}"))?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
     }
@@ -226,6 +233,11 @@ impl Host {
 
     fn drop_box(&self) -> PathBuf {
         self.dir.join("drop-box")
+    }
+
+    /// Lets the agent log all that it can.
+    pub fn say_everything(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.config_file(), format!("log_level = \"debug\"\n{}", self.config()))?)
     }
 
     /// Starts the agent.
