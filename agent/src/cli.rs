@@ -39,7 +39,7 @@ pub struct EnrollArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub collector: Endpoint,
 
-    /// The join token
+    /// The join token, or @FILE to read it from a file: other users of the host see command lines
     #[arg(long, value_name = "TOKEN")]
     pub token: String,
 

@@ -93,7 +93,8 @@ impl Identity {
         (self.not_after.since(self.issued_at()) / 10).max(Duration::from_secs(5))
     }
 
-    fn issued_at(&self) -> Timestamp {
+    /// When it was issued, by the collector's clock.
+    pub fn issued_at(&self) -> Timestamp {
         self.not_before.plus(BACKDATED).min(self.not_after)
     }
 }
@@ -148,6 +149,12 @@ impl IdentityDir {
 
     fn pending(&self) -> PathBuf {
         self.0.join("pending.key")
+    }
+
+    /// When the present certificate was written here, by this host's own clock, right or wrong.
+    pub fn received_at(&self) -> Option<Timestamp> {
+        let written = std::fs::metadata(self.pair()).and_then(|metadata| metadata.modified());
+        written.ok().map(Timestamp::from_system)
     }
 
     /// The identity, or `None` on a host that has not enrolled. An enrolment that was cut short is none.

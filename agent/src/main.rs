@@ -1,13 +1,16 @@
 //! `tocsin-agent`: arguments, logging, signals. Everything else is in the library.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Parser;
 use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
 use tocsin_agent::config::{Config, LogLevel};
 use tocsin_agent::enroll::{self, Enrolled};
 use tocsin_agent::explain::one_line;
 use tocsin_agent::{jobs, run};
+use tocsin_shared::supervise::Manager;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +41,10 @@ fn runtime() -> std::io::Result<Runtime> {
 
 fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
     let EnrollArgs { collector, token, hostname, place } = args;
+    let token = match token.strip_prefix('@') {
+        None => token,
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+    };
     let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname };
     let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
     println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");
@@ -45,22 +52,26 @@ fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
 }
 
 fn run_agent(args: RunArgs) -> anyhow::Result<()> {
+    // The host's key is in memory: no core dump, and no other process of this user looks in.
+    nix::sys::prctl::set_dumpable(false)?;
     let config = args.place.load()?;
     log(&config);
+    let manager = Arc::new(Manager::from_environment());
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let stopping = stop.clone();
+        let (stopping, told) = (stop.clone(), manager.clone());
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping");
+            told.stopping();
             stopping.cancel();
         });
-        Ok(run::run(config, stop).await?)
+        Ok(run::run_for(config, stop, manager).await?)
     })
 }
 

@@ -3,6 +3,8 @@
 //! At half of a certificate's life, give or take a tenth, a new key asks for the next one, over a connection of its
 //! own that shows the present one. The stream goes on undisturbed: the new certificate is used from its next
 //! connection on. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
+//! The certificate's dates are the collector's; this host's clock may be years off and may be set at any time. So it is
+//! renewed when any of what can be known says that it is time: `Due`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use tocsin_proto::connect::{self, ConnectError, Endpoint};
 use tocsin_proto::pb;
 use tocsin_proto::pb::enrollment_service_client::EnrollmentServiceClient;
+use tocsin_shared::certificate::BACKDATED;
 use tocsin_shared::time::Timestamp;
 use tocsin_shared::tls::TlsError;
 use tokio::time::{sleep, timeout};
@@ -76,14 +79,48 @@ fn wait_after(failures: u32, random: f64) -> Duration {
 
 async fn until_due(data_dir: &Path) -> Result<(), RenewError> {
     let identity = load(data_dir)?;
-    let due = identity.renew_at(rand::random());
-    tracing::info!(serial = identity.serial, until = %identity.not_after, renewal = %due, "certificate");
-    loop {
-        let now = Reading::now().wall;
-        if now >= due {
-            return Ok(());
-        }
-        sleep(LOOK_EVERY.min(due.since(now)).max(Duration::from_millis(10))).await;
+    let at = identity.renew_at(rand::random());
+    tracing::info!(serial = identity.serial, until = %identity.not_after, renewal = %at, "certificate");
+    let due = Due {
+        at,
+        after: at.since(identity.issued_at()),
+        begins: identity.not_before,
+        received: IdentityDir::open(data_dir)?.received_at(),
+        looked_at_boot_ms: Reading::now().boot_ms,
+    };
+    while let Some(wait) = due.wait(Reading::now()) {
+        sleep(wait).await;
+    }
+    Ok(())
+}
+
+/// When a certificate is to be renewed, by a clock that need not be right.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// By a clock that is.
+    at: Timestamp,
+    /// The same as a span from its issue.
+    after: Duration,
+    /// When it begins: a clock that is earlier is behind, nobody knows how far.
+    begins: Timestamp,
+    /// When it was written here, by this host's clock: what the clock is off by cancels out.
+    received: Option<Timestamp>,
+    /// CLOCK_BOOTTIME when it was first looked at: no setting of the clock changes what went by since.
+    looked_at_boot_ms: u64,
+}
+
+impl Due {
+    /// How long to wait before the next look; `None` when it is time.
+    fn wait(&self, now: Reading) -> Option<Duration> {
+        let looked_at = Duration::from_millis(now.boot_ms.saturating_sub(self.looked_at_boot_ms));
+        let set_back = |received: Timestamp| now.wall < received.minus(BACKDATED);
+        let held = self.received.map_or(Duration::ZERO, |received| now.wall.since(received));
+        let is_due = now.wall >= self.at
+            || now.wall < self.begins
+            || self.received.is_some_and(set_back)
+            || held.max(looked_at) >= self.after;
+        let left = self.at.since(now.wall).min(self.after.saturating_sub(held.max(looked_at)));
+        (!is_due).then(|| LOOK_EVERY.min(left).max(Duration::from_millis(10)))
     }
 }
 
@@ -128,6 +165,39 @@ mod tests {
                 "{failures} failures, {random}"
             );
         }
+    }
+
+    // Cases: T4, T7, N17
+    #[test]
+    fn it_is_time_whatever_the_clock_says() {
+        const HOUR: u64 = 3_600_000;
+        let wall = |hours: f64| Timestamp::from_millis(1_800_000_000_000 + (hours * HOUR as f64) as i64);
+        // Issued at 0 h for a day, to be renewed at 12 h; looked at first at boot 5 h.
+        let due = |received| Due {
+            at: wall(12.0),
+            after: Duration::from_millis(12 * HOUR),
+            begins: wall(-0.08),
+            received,
+            looked_at_boot_ms: 5 * HOUR,
+        };
+        let year = 24.0 * 365.0;
+        for (received, now, boot_hours, is_due, why) in [
+            (Some(0.0), 1.0, 6, false, "a right clock"),
+            (Some(0.0), 12.0, 16, true, "a right clock, at half of its life"),
+            (None, 1.0, 6, false, "no time of writing is known"),
+            (Some(0.0), 12.0, 5, true, "suspended"),
+            (Some(-year), -year + 1.0, 6, true, "a clock that is a year behind"),
+            (Some(-3.0), -2.0, 6, true, "a clock that is hours behind"),
+            (Some(0.0), 1.0, 17, true, "a clock that was set back while it waited"),
+            (Some(6.0), 1.0, 5, true, "a clock that was set back before it was looked at"),
+            (Some(-10.0), 2.5, 5, true, "a clock that was late and was set right since"),
+            (Some(year), year + 1.0, 6, true, "a clock that is a year ahead"),
+        ] {
+            let now = Reading { wall: wall(now), boot_ms: boot_hours * HOUR };
+            assert_eq!(due(received.map(wall)).wait(now).is_none(), is_due, "{why}");
+        }
+        let soon = Reading { wall: wall(11.999), boot_ms: 5 * HOUR };
+        assert_eq!(due(None).wait(soon), Some(Duration::from_millis(3_600)));
     }
 
     #[tokio::test]

@@ -6,14 +6,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::private_file::{self, PrivateFileError};
+use tocsin_shared::supervise::Manager;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,8 +33,10 @@ use crate::tick::{self, Reading, Ticked};
 const GRACE: Duration = Duration::from_secs(4);
 /// Job records on their way to the disk; each wrapper waits for its answer.
 const JOBS_QUEUE: usize = 16;
-/// How often the spool is asked to make durable what is due.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Ticks that the collecting thread may miss before it counts as stuck.
+const TICKS_MISSED: u32 = 3;
+/// How often the spool is asked to make durable what is due: twice in its period. Each time wakes two threads.
+const SYNC_EVERY: Duration = Duration::from_millis(2_500);
 
 /// Why the agent does not run, or does not run any more.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,11 @@ pub enum RunError {
 
 /// Runs the agent until told to stop; everything taken by then is durable on return.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    run_for(config, stop, Arc::new(Manager::default())).await
+}
+
+/// The same for a service manager, which is told that the agent runs and that it gets on.
+pub async fn run_for(config: Config, stop: CancellationToken, manager: Arc<Manager>) -> Result<(), RunError> {
     let data = config.data_dir.clone();
     if IdentityDir::open(&data)?.load()?.is_none() {
         return Err(RunError::NotEnrolled { dir: data.join("identity") });
@@ -64,7 +72,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let spool = Spool::open(&data.join("spool"), config.spool)?;
     let (keeper, keeper_thread) = keep::start(spool, &inventory.boot_id).map_err(RunError::Thread)?;
     let (submit, submissions) = mpsc::channel(JOBS_QUEUE);
-    let started = start(&config, &inventory, &keeper, (submit, submissions), &stop).await;
+    let started = start(&config, &inventory, &keeper, (submit, submissions), (&stop, manager)).await;
     let ended = match started {
         Ok(parts) => wait(parts, &stop).await,
         Err(error) => Err(error),
@@ -85,7 +93,7 @@ async fn start(
     inventory: &Inventory,
     keeper: &Keeper,
     (submit, submissions): Jobs,
-    stop: &CancellationToken,
+    (stop, manager): (&CancellationToken, Arc<Manager>),
 ) -> Result<Parts, RunError> {
     tell_start(&config.data_dir, &inventory.boot_id, keeper).await?;
     let jobs = IntakeConfig {
@@ -97,7 +105,8 @@ async fn start(
     let connected = Arc::new(AtomicBool::new(false));
     let observed =
         Observed { keeper: keeper.clone(), connected: Arc::clone(&connected), jobs: intake.counters() };
-    start_ticking(config, keeper, observed).map_err(RunError::Thread)?;
+    let ticks = Arc::new(AtomicU64::new(0));
+    start_ticking(config, keeper, observed, Arc::clone(&ticks)).map_err(RunError::Thread)?;
     let stream = Stream {
         data_dir: config.data_dir.clone(),
         collector: config.collector.clone(),
@@ -112,6 +121,11 @@ async fn start(
     parts.spawn("job intake", intake.run(parts.stopping.clone()));
     parts.spawn("job records", store_jobs(submissions, keeper.clone()));
     parts.spawn("sync", sync_regularly(keeper.clone(), parts.stopping.clone()));
+    manager.ready();
+    if let Some(every) = manager.alive_every() {
+        let pulse = Pulse { keeper: keeper.clone(), ticks, interval: config.interval };
+        parts.spawn("watchdog", pulse.feed(manager, every, parts.stopping.clone()));
+    }
     Ok(parts)
 }
 
@@ -232,15 +246,48 @@ impl Observed {
 }
 
 /// The collecting thread. It ends at its next tick after the spool's thread did; nobody waits for it.
-fn start_ticking(config: &Config, keeper: &Keeper, observed: Observed) -> std::io::Result<()> {
+fn start_ticking(
+    config: &Config,
+    keeper: &Keeper,
+    observed: Observed,
+    ticks: Arc<AtomicU64>,
+) -> std::io::Result<()> {
     let collector = Collector::new(config.collect.clone());
     let (interval, keeper) = (config.interval, keeper.clone());
-    let hand_on = move |ticked| match ticked {
-        Ticked::Row { at, series, values } => keeper.row(at, series, values),
-        Ticked::ClockStep { at, step_ms } => keeper.clock_step(at, step_ms),
+    let hand_on = move |ticked| {
+        ticks.fetch_add(1, Ordering::Relaxed);
+        match ticked {
+            Ticked::Row { at, series, values } => keeper.row(at, series, values),
+            Ticked::ClockStep { at, step_ms } => keeper.clock_step(at, step_ms),
+        }
     };
     let tick = move || tick::run(interval, collector, |collector| observed.say(collector), hand_on);
     std::thread::Builder::new().name("tocsin-collect".into()).spawn(tick).map(drop)
+}
+
+/// What the service manager's watchdog is fed by: the sockets' thread runs this, the others must have got on.
+struct Pulse {
+    keeper: Keeper,
+    ticks: Arc<AtomicU64>,
+    interval: Duration,
+}
+
+impl Pulse {
+    async fn feed(self, manager: Arc<Manager>, every: Duration, stop: CancellationToken) {
+        let mut tick = interval(every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut seen, mut since) = (0, Instant::now());
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let ticks = self.ticks.load(Ordering::Relaxed);
+            if ticks != seen {
+                (seen, since) = (ticks, Instant::now());
+            }
+            let collects = since.elapsed() < self.interval * TICKS_MISSED + every;
+            if collects && self.keeper.acknowledge(Vec::new()).await.is_ok() {
+                manager.alive();
+            }
+        }
+    }
 }
 
 /// Hands records of wrappers to the spool; ends when the intake did.

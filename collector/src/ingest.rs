@@ -15,6 +15,7 @@ pub mod quota;
 mod records;
 mod rows;
 mod session;
+pub mod skew;
 
 pub use opening::Opening;
 pub use session::Agents;

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod rate;
+pub mod contain;
 pub mod config;
 pub mod identity;
 pub mod listen;

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use tocsin_collector::config::{self, Config};
-use tocsin_collector::run;
+use tocsin_collector::run::{self, Pulse};
+use tocsin_shared::supervise::Manager;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +80,23 @@ fn read(Settings { config, data }: &Settings) -> Result<Config, String> {
     Ok(read)
 }
 
+/// Tells the service manager that the collector is alive for as long as its writers answer.
+async fn feed_the_watchdog(manager: Arc<Manager>, pulse: Pulse) {
+    let Some(every) = manager.alive_every() else { return };
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if pulse.beats().await {
+            manager.alive();
+        }
+    }
+}
+
 fn run_until_stopped(config: Config) -> Result<(), String> {
+    // Keys and credentials are in memory: no core dump, and no other process of this user looks in.
+    nix::sys::prctl::set_dumpable(false).map_err(|error| format!("cannot forbid core dumps: {error}"))?;
+    let manager = Arc::new(Manager::from_environment());
     let filter =
         tracing_subscriber::EnvFilter::try_new(&config.log).map_err(|error| format!("log: {error}"))?;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -95,10 +113,13 @@ fn run_until_stopped(config: Config) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let running = run::start(config, stop.clone()).await.map_err(|error| error.to_string())?;
+        manager.ready();
+        tokio::spawn(feed_the_watchdog(manager.clone(), running.pulse()));
         tracing::info!(front = %running.front, agents = %running.agents, local = %running.local, "collector is running");
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping");
+            manager.stopping();
             stop.cancel();
         });
         running.wait().await

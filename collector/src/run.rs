@@ -27,6 +27,7 @@ use tocsin_shared::host::HostState;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
 use crate::config::Config;
 use crate::evaluate;
 use crate::evaluate::plan::Plan;
@@ -34,6 +35,7 @@ use crate::evaluate::statistics::Statistics;
 use crate::identity::ca::Authority;
 use crate::ingest::presence::Presence;
 use crate::ingest::quota::Quotas;
+use crate::ingest::skew::Skews;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
 use crate::room::Room;
@@ -72,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) samples: Arc<samples::Store>,
     pub(crate) projection: Projection,
     pub(crate) presence: Arc<Presence>,
+    pub(crate) skews: Arc<Skews>,
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) quotas: Arc<Quotas>,
@@ -111,6 +114,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let mut kept = setup::open_rows(&disk, &config, &samples, state)?.in_room(room.clone());
     problems.extend(kept.problems.iter().cloned());
     phases.done("rows");
+    // Nothing is stamped before this: the time must not be earlier than what is stored.
+    let rows = kept.unevaluated.iter().map(|row| row.at).chain(kept.evaluated_at.values().copied());
+    if let Some(newest) = rows.max() {
+        clock::begin_after(newest);
+    }
+    if let Some(trouble) = clock::trouble() {
+        tracing::warn!("{trouble}");
+    }
     let online = online(state);
     let found = evaluate::Found {
         active: active(state),
@@ -150,6 +161,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         samples,
         projection,
         presence: Arc::new(Presence::new(config.heartbeat, online, Instant::now())),
+        skews: Arc::default(),
         plan,
         statistics,
         quotas: Arc::default(),
@@ -168,8 +180,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let tasks = TaskTracker::new();
     let (front, agents, local) = (ports.front(), ports.agents(), ports.local());
     servers::serve(&parts, ports, &tasks, &fatal)?;
-    maintenance::spawn(&parts, &tasks);
-    tasks.spawn(disk::mind(parts.clone()));
+    maintenance::spawn(&parts, &tasks, &fatal);
+    tasks.spawn(fatal.clone().watch("disk", disk::mind(parts.clone())));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     phases.done("listeners");
@@ -177,7 +189,26 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
 }
 
+/// Whether the collector's writers still get on.
+#[derive(Clone)]
+pub struct Pulse {
+    ledger: Ledger,
+    rows: Rows,
+}
+
+impl Pulse {
+    /// Waits until both journals' writers have answered; false when one of them has ended.
+    pub async fn beats(&self) -> bool {
+        self.ledger.read(|_| ()).await.is_ok() && self.rows.standing().await.is_ok()
+    }
+}
+
 impl Running {
+    /// What the service manager's watchdog is fed by.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { ledger: self.parts.ledger.clone(), rows: self.parts.rows.clone() }
+    }
+
     /// Waits until the collector has stopped: `Ok` after `stop` was cancelled, else why it could not go on.
     pub async fn wait(self) -> Result<(), String> {
         let Self { parts, evaluator, tasks, fatal, .. } = self;

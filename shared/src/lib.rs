@@ -25,3 +25,4 @@ pub mod run;
 pub mod backoff;
 pub mod access;
 pub mod event;
+pub mod supervise;

@@ -5,7 +5,11 @@
 //! Arithmetic saturates: no clock, however wrong, can make it panic. The clock itself is read at the edges only.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// When this version was written, raised at each release: a clock that says an earlier time is wrong. A constant, not
+/// the time of the build, so that the same source makes the same program.
+pub const RELEASED: Timestamp = Timestamp::from_millis(1_793_491_200_000); // 2026-11-01T00:00:00Z
 
 /// Milliseconds since 1970-01-01T00:00:00Z; negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +29,14 @@ impl Timestamp {
     /// From seconds since the epoch, rounded to the millisecond; NaN becomes the epoch.
     pub fn from_secs_f64(seconds: f64) -> Self {
         Self((seconds * 1000.0).round() as i64) // A float-to-int `as` saturates.
+    }
+
+    /// What the system clock says, also when it says a time before 1970.
+    pub fn from_system(at: SystemTime) -> Self {
+        match at.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self(millis(since)),
+            Err(before) => Self(-millis(before.duration())),
+        }
     }
 
     /// Milliseconds since the epoch.
@@ -183,6 +195,25 @@ mod tests {
         }
     }
 
+    // Cases: T8
+    #[test]
+    fn no_clock_is_too_wrong() {
+        let second = Duration::from_secs(1);
+        for (at, millis) in [
+            (UNIX_EPOCH, 0),
+            (UNIX_EPOCH - second, -1_000),
+            (UNIX_EPOCH + Duration::from_secs(1 << 31), 2_147_483_648_000),
+            (UNIX_EPOCH + Duration::from_secs(1 << 62), i64::MAX),
+        ] {
+            assert_eq!(Timestamp::from_system(at).as_millis(), millis);
+        }
+        assert_eq!(Timestamp::from_millis(2_147_483_648_000).to_string(), "2038-01-19T03:14:08.000Z");
+        assert_eq!(Timestamp::MIN.minus(second), Timestamp::MIN);
+        assert_eq!(Timestamp::MAX.since(Timestamp::MIN), Duration::from_millis(i64::MAX.unsigned_abs()));
+        assert_eq!(Timestamp::MIN.align_down(second), Timestamp::MIN);
+        assert_eq!(Timestamp::MIN.to_string(), "-9223372036854775808ms");
+    }
+
     #[test]
     fn instants_read_and_write() {
         let at: Timestamp = "2026-11-23T10:12:50Z".parse().unwrap();
@@ -191,6 +222,7 @@ mod tests {
         assert_eq!("1795428770".parse::<Timestamp>().unwrap(), at);
         assert!("yesterday".parse::<Timestamp>().is_err());
         assert_eq!(Timestamp::MAX.plus(Duration::from_secs(1)), Timestamp::MAX);
+        assert_eq!(RELEASED.to_string(), "2026-11-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_millis(-1).align_down(Duration::from_secs(10)).as_millis(), -10_000);
     }
 }

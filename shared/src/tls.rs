@@ -3,8 +3,11 @@
 //! Promise: TLS 1.3 and HTTP/2 only, one crypto provider (ring), no resumption (so a revoked certificate is looked
 //! at each time), no early data, no key log; there is no way to switch verification off and no trust on first use.
 //! Either the last certificate of the server's chain is the pinned one, or the chain ends in a given authority; in
-//! both cases the server's name is checked.
+//! both cases the server's name is checked. Who shows an identity of its own is a host whose clock may be wrong: it
+//! reads the dates of the server's certificate with a tolerance (`dates`).
 //! Not here: sockets (`tocsin-proto`'s `connect`) and the server's side (the collector's `listen`).
+
+mod dates;
 
 use std::sync::Arc;
 
@@ -88,17 +91,20 @@ pub fn trusting(
     let roots = roots(&certificates(authority_pem, "the authority's file")?)?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(rejected)?
-        .with_root_certificates(roots);
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(ClientIdentity { chain_pem, key_pem }) => builder
-            .with_client_auth_cert(
-                certificates(chain_pem, "the client's certificate")?,
-                private_key(key_pem)?,
-            )
-            .map_err(rejected)?,
+        .map_err(rejected)?;
+    let Some(ClientIdentity { chain_pem, key_pem }) = identity else {
+        return Ok(finished(builder.with_root_certificates(roots).with_no_client_auth()));
     };
+    let own = certificates(chain_pem, "the client's certificate")?;
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Rejected(error.to_string()))?;
+    let not_earlier = own.first().and_then(|own| dates::life(own)).map_or(0, |(begin, _)| begin);
+    let config = builder
+        .dangerous() // The door to any verifier of one's own; ours asks webpki for everything.
+        .with_custom_certificate_verifier(Arc::new(dates::Tolerant { chain, not_earlier }))
+        .with_client_auth_cert(own, private_key(key_pem)?)
+        .map_err(rejected)?;
     Ok(finished(config))
 }
 

@@ -1,10 +1,12 @@
 //! What the README promises, against the real programs: a promise, a file.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod clock;
 mod disk_collector;
 mod errors;
 mod fleet;
 mod handling;
+mod hardening;
 mod hostile;
 mod identity;
 mod jobs;

@@ -13,6 +13,7 @@ pub mod spread;
 pub mod counted;
 pub mod api;
 pub mod wait;
+pub mod wall;
 pub mod process;
 pub mod small_disk;
 pub mod chaos;

@@ -65,7 +65,7 @@ pub struct Process {
 impl Process {
     /// Starts a program; what it says is added to `log`.
     pub fn start(name: &'static str, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
-        Self::start_under(&[], name, arguments, log)
+        Self::launch(&[], name, arguments, log, &[])
     }
 
     /// The same under a tracer that steps aside: the program is this process's own child.
@@ -75,9 +75,20 @@ impl Process {
         arguments: &[&str],
         log: &Path,
     ) -> anyhow::Result<Self> {
+        Self::launch(under, name, arguments, log, &[])
+    }
+
+    /// The same under a tracer, if one is given, and with more in its environment.
+    pub fn launch(
+        under: &[String],
+        name: &'static str,
+        arguments: &[&str],
+        log: &Path,
+        environment: &[(&'static str, PathBuf)],
+    ) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
         let mut command = command_under(under, name, arguments)?;
-        command.stdout(out.try_clone()?).stderr(out);
+        command.stdout(out.try_clone()?).stderr(out).envs(environment.iter().cloned());
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child, log: log.to_owned() })
     }

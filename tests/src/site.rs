@@ -39,6 +39,7 @@ pub struct Site {
     dir: TempDir,
     addresses: Addresses,
     collector: Option<Process>,
+    environment: Vec<(&'static str, PathBuf)>,
     pub api: Api,
 }
 
@@ -51,6 +52,15 @@ impl Site {
     /// The same, with lines added to the collector's configuration.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
         Self::start_prepared(rules, configuration, |_| Ok(())).await
+    }
+
+    /// The same, with more in the collector's environment, also after a restart.
+    pub async fn start_in(
+        rules: &str,
+        configuration: &str,
+        environment: Vec<(&'static str, PathBuf)>,
+    ) -> anyhow::Result<Self> {
+        Self::start_whole("127.0.0.1", Self::directory()?, rules, configuration, environment).await
     }
 
     /// The same, after the collector's data directory was prepared.
@@ -71,13 +81,23 @@ impl Site {
         rules: &str,
         configuration: &str,
     ) -> anyhow::Result<Self> {
+        Self::start_whole(address, dir, rules, configuration, Vec::new()).await
+    }
+
+    async fn start_whole(
+        address: &str,
+        dir: TempDir,
+        rules: &str,
+        configuration: &str,
+        environment: Vec<(&'static str, PathBuf)>,
+    ) -> anyhow::Result<Self> {
         std::fs::write(dir.path().join("rules.yml"), rules)?;
         std::fs::write(dir.path().join(MORE_CONFIGURATION), configuration)?;
         let any = format!("{address}:0");
         let addresses = Addresses { front: any.clone(), agents: any.clone(), local: any };
-        let mut collector = spawn(dir.path(), &addresses, &[])?;
+        let mut collector = spawn(dir.path(), &addresses, &[], &environment)?;
         let (addresses, api) = ready(dir.path(), &mut collector).await?;
-        Ok(Self { dir, addresses, collector: Some(collector), api })
+        Ok(Self { dir, addresses, collector: Some(collector), environment, api })
     }
 
     /// A directory for a site.
@@ -129,7 +149,7 @@ impl Site {
     /// The first half of a start, under a tracer if one is given.
     pub fn spawn_collector(&mut self, under: &[String]) -> anyhow::Result<()> {
         ensure!(self.collector.is_none(), "the collector runs");
-        self.collector = Some(spawn(self.dir.path(), &self.addresses, under)?);
+        self.collector = Some(spawn(self.dir.path(), &self.addresses, under, &self.environment)?);
         Ok(())
     }
 
@@ -158,16 +178,20 @@ impl Site {
     /// Enrols a host and starts its agent.
     pub async fn host(&self, name: &str, env: pb::Env) -> anyhow::Result<Host> {
         let dir = self.dir().join(name);
-        let host = Host { name: name.to_owned(), dir, agent: None };
+        let host = Host { name: name.to_owned(), dir, environment: Vec::new(), agent: None };
         std::fs::create_dir_all(host.textfiles())?;
         std::fs::write(host.config_file(), host.config())?;
         std::fs::File::open(host.config_file())?.sync_all()?; // It outlasts a power cut; the rest is the agent's task.
         let token = self.api.token(env, name).await?;
         let config = host.config_file();
+        let file = host.dir.join("token");
+        std::fs::write(&file, token)?;
+        let token = format!("@{}", text(&file)?);
         let arguments =
             ["enroll", "--collector", &self.addresses.front, "--token", &token, "--hostname", name];
         let enrolled =
             process::output("tocsin-agent", &[&arguments[..], &["--config", text(&config)?]].concat())?;
+        std::fs::remove_file(file)?;
         ensure!(enrolled.status.success(), "cannot enrol: {}", String::from_utf8_lossy(&enrolled.stderr));
         Ok(host)
     }
@@ -177,7 +201,12 @@ fn bound(dir: &Path) -> PathBuf {
     dir.join("collector/addresses.toml")
 }
 
-fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<Process> {
+fn spawn(
+    dir: &Path,
+    addresses: &Addresses,
+    under: &[String],
+    environment: &[(&'static str, PathBuf)],
+) -> anyhow::Result<Process> {
     let (config, bound) = (dir.join("collector.toml"), bound(dir));
     let mut more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
     if !more.contains("[storage]") {
@@ -189,7 +218,8 @@ fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<
         std::fs::remove_file(&bound)?; // Of the last start.
     }
     let arguments = ["run", "--config", text(&config)?];
-    Process::start_under(under, "tocsin-collector", &arguments, &dir.join("collector.log"))
+    let log = dir.join("collector.log");
+    Process::launch(under, "tocsin-collector", &arguments, &log, environment)
 }
 
 async fn ready(dir: &Path, collector: &mut Process) -> anyhow::Result<(Addresses, Api)> {
@@ -252,6 +282,8 @@ pub fn text(path: &Path) -> anyhow::Result<&str> {
 pub struct Host {
     pub name: String,
     dir: PathBuf,
+    /// What is added to the agent's environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
     agent: Option<Process>,
 }
 
@@ -315,6 +347,11 @@ impl Host {
         self.agent.as_ref().map(Process::pid)
     }
 
+    /// Lets the agent log all that it can.
+    pub fn say_everything(&self) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.config_file(), format!("log_level = \"debug\"\n{}", self.config()))?)
+    }
+
     /// Starts the agent.
     pub fn start_agent(&mut self) -> anyhow::Result<()> {
         self.start_agent_under(&[])
@@ -326,7 +363,7 @@ impl Host {
         let config = self.config_file();
         let log = self.dir.join("agent.log");
         let arguments = ["run", "--config", text(&config)?];
-        self.agent = Some(Process::start_under(under, "tocsin-agent", &arguments, &log)?);
+        self.agent = Some(Process::launch(under, "tocsin-agent", &arguments, &log, &self.environment)?);
         Ok(())
     }
 

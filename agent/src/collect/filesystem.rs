@@ -22,6 +22,9 @@ use super::refresh::Refresh;
 use super::section::Section;
 use super::source::{CollectError, Roots, Source};
 
+/// Mounts that are asked at most, the first ones of the table: seven series each fit into a section. How many are left
+/// out is said.
+const MOUNTS_MAX: usize = 2_000;
 /// The word for a mount that does not answer.
 const TIMEOUT: &str = "mountpoint timeout";
 
@@ -35,6 +38,7 @@ pub(crate) struct Filesystem {
     probes: Vec<Probe>,
     prober: Prober,
     refresh: Refresh,
+    left_out: usize,
 }
 
 impl Filesystem {
@@ -51,6 +55,7 @@ impl Filesystem {
             probes: Vec::new(),
             prober: Prober::new(ask),
             refresh: Refresh::default(),
+            left_out: 0,
         }
     }
 
@@ -60,7 +65,9 @@ impl Filesystem {
             Ok(text) => text,
             Err(_) => own.read()?,
         };
-        let mounts = mounts::parse(&text, &self.exclusions)?;
+        let mut mounts = mounts::parse(&text, &self.exclusions)?;
+        self.left_out = mounts.len().saturating_sub(MOUNTS_MAX);
+        mounts.truncate(MOUNTS_MAX);
         if mounts == self.mounts {
             return Ok(());
         }
@@ -96,6 +103,9 @@ impl Source for Filesystem {
         }
         let begun = Instant::now();
         self.prober.round(&mut self.probes, begun);
+        if self.left_out > 0 {
+            out.put("tocsin_agent_mounts_left_out", &[], self.left_out as f64);
+        }
         for (mount, probe) in self.mounts.iter().zip(&self.probes) {
             say(mount, probe.known(begun), out);
         }
@@ -131,6 +141,27 @@ fn say(mount: &Mount, known: Known, out: &mut Section) {
 mod tests {
     use super::*;
     use nix::errno::Errno;
+
+    // Cases: S27
+    #[test]
+    fn of_four_thousand_mounts_the_first_are_said_and_the_rest_counted() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/1")).unwrap();
+        let table: String = (0..4_000).map(|n| format!("/dev/d{n} /data/{n} ext4 rw 0 0\n")).collect();
+        std::fs::write(root.path().join("proc/1/mounts"), table).unwrap();
+        let ask: Ask = Arc::new(|_| Ok(probe::Usage::default()));
+        let mut source = Filesystem::asking(&Roots::new(root.path()), Exclusions::new(None, None), ask);
+        let mut section = Section::default();
+        // A loaded machine may not schedule the asking thread within one tick's patience.
+        while section.slots().len() < 1 + 7 * MOUNTS_MAX {
+            section.begin();
+            source.read(Timestamp::default(), &mut section).unwrap();
+            section.end();
+            assert!(!section.overflowed());
+        }
+        let first = &section.slots()[0];
+        assert_eq!((first.labels.metric(), first.value), ("tocsin_agent_mounts_left_out", 2_000.0));
+    }
 
     #[test]
     fn each_mount_is_said_with_its_sizes_or_its_error() {

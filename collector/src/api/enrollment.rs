@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::clock::now;
+use crate::clock::{self, now};
 use crate::identity::authorise::Caller;
 use crate::identity::ca::{Authority, Issued};
 use crate::journal::Stopping;
@@ -50,6 +50,10 @@ impl Enrollment {
     }
 
     fn issue(&self, csr: &[u8], agent: AgentId, generation: u32) -> Result<(Issued, NewCertificate), Status> {
+        if !clock::is_known() {
+            let why = "the collector's clock says what cannot be: it issues no certificates until it is set";
+            return Err(Status::unavailable(why));
+        }
         let issued = self.authority.issue_agent(csr, agent, generation, now(), self.lifetime);
         let issued = issued.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let certificate = NewCertificate {

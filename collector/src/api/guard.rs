@@ -1,7 +1,8 @@
 //! The guard before every call: who calls, and whether that one may.
 //!
 //! On the agents' listener the certificate says who it is, on the front a bearer credential. Both are looked up in the
-//! registry at each call, so that a revocation bites at the next one. What passes carries its `Caller`.
+//! registry at each call, so that a revocation bites at the next one. What passes carries its `Caller`. A call that
+//! panics is answered INTERNAL; the other calls of its connection go on.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +18,8 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::places::Held;
-use crate::clock::now;
+use crate::clock::{judging, now};
+use crate::contain::{Panicked, contained};
 use crate::identity::authorise::{Caller, authorise};
 use crate::journal::ledger::Ledger;
 use crate::listen::connection::Peer;
@@ -53,7 +55,7 @@ impl Guard {
         let registry = self.ledger.registry();
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_ref());
         if let Some(peer) = peer {
-            return if registry.admits(&peer.serial, peer.agent, now()) {
+            return if registry.admits(&peer.serial, peer.agent, judging()) {
                 Ok(Caller::Agent(peer.agent, peer.serial.clone()))
             } else {
                 Err(Status::unauthenticated("the certificate is revoked, has run out, or is not known here"))
@@ -124,8 +126,12 @@ where
         match self.guard.check(&mut request) {
             Ok(()) => {
                 let peer = request.extensions().get::<Peer>().cloned();
-                let answering = self.inner.call(request);
-                Box::pin(async move { Ok(holding(answering.await?, peer)) })
+                let call = contained(self.inner.call(request));
+                Box::pin(async move {
+                    let failed = "the call failed inside the collector; its log has the place";
+                    let answer = call.await.unwrap_or_else(|Panicked| Ok(Status::internal(failed).into_http()));
+                    Ok(holding(answer?, peer))
+                })
             }
             Err(status) => {
                 tracing::debug!(path = request.uri().path(), why = status.message(), "call denied");

@@ -34,6 +34,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 /// Long enough that a collector which is down for a month comes back with a valid certificate.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
+/// How far before its issue a server's certificate begins: a host whose clock is months late can still connect. The key
+/// was made with it and never leaves the process, so there is nothing that an earlier beginning could let in.
+pub const SERVER_BACKDATED: Duration = Duration::from_secs(90 * 86_400);
 /// The default for agents: a stolen key is of use for a day.
 pub const AGENT_LIFETIME: Duration = DAY;
 /// The longest that configuration may ask for.
@@ -189,7 +192,7 @@ impl Authority {
         if names.is_empty() || names.len() > SERVER_NAMES_MAX {
             return Err(AuthorityError::NameCount(names.len()));
         }
-        let (mut params, (not_before, not_after)) = self.params(now, SERVER_LIFETIME)?;
+        let (mut params, (not_before, not_after)) = self.params(now, SERVER_LIFETIME, SERVER_BACKDATED)?;
         params.distinguished_name = distinguished(&format!("tocsin collector {}", self.cluster));
         params.subject_alt_names = names.iter().map(|name| server_name(name)).collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -219,7 +222,7 @@ impl Authority {
         let key = requested_key(csr_der)?;
         let serial: [u8; 16] = random_bytes()?;
         let name = AgentUri { cluster: self.cluster, agent };
-        let (mut params, (not_before, not_after)) = self.params(now, lifetime)?;
+        let (mut params, (not_before, not_after)) = self.params(now, lifetime, BACKDATED)?;
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         params.distinguished_name = distinguished(&format!("tocsin agent {agent}"));
         params.distinguished_name.push(DnType::OrganizationalUnitName, format!("generation {generation}"));
@@ -240,13 +243,14 @@ impl Authority {
         &self,
         now: Timestamp,
         lifetime: Duration,
+        backdated: Duration,
     ) -> Result<(CertificateParams, (Timestamp, Timestamp)), AuthorityError> {
         if now >= self.not_after {
             return Err(AuthorityError::Expired(self.not_after));
         }
         let mut params = CertificateParams::default();
         let end = now.plus(lifetime).min(self.not_after);
-        let validity = set_validity(&mut params, now.minus(BACKDATED), end);
+        let validity = set_validity(&mut params, now.minus(backdated), end);
         params.serial_number = Some(SerialNumber::from_slice(&random_bytes::<16>()?));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -14,6 +14,7 @@ pub struct PeerIdentity {
     pub agent: AgentId,
     /// Hex of the 128-bit serial: the key of the certificate's record, which knows generation and revocation.
     pub serial: String,
+    pub not_before: Timestamp,
     /// From here on the certificate is no longer valid, also on a connection that is still open.
     pub not_after: Timestamp,
 }
@@ -29,10 +30,10 @@ pub enum InvalidPeer {
 
 /// Reads the certificate (DER) that TLS has verified, for the cluster that this collector is.
 pub fn parse_peer(certificate: &[u8], cluster: Uuid) -> Result<PeerIdentity, InvalidPeer> {
-    let AgentCertificate { name, serial, not_before: _, not_after, key_sha256: _ } =
+    let AgentCertificate { name, serial, not_before, not_after, key_sha256: _ } =
         AgentCertificate::parse(certificate)?;
     if name.cluster != cluster {
         return Err(InvalidPeer::Cluster { theirs: name.cluster, ours: cluster });
     }
-    Ok(PeerIdentity { agent: name.agent, serial, not_after })
+    Ok(PeerIdentity { agent: name.agent, serial, not_before, not_after })
 }

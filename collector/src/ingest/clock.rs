@@ -15,6 +15,9 @@ const STEP_MS: i64 = 30_000;
 /// How much a row may miss its grid and still be meant to be on it: the jitter of reading two clocks.
 const SNAP_MS: i64 = 50;
 const SLEW_PER_MILLION: i64 = 500;
+/// The same when they are further apart than `TRUSTED_MS`: twice of what the collector's own time may slew by after its
+/// clock was set back, so that the offset keeps up with it and never has to step back.
+const SLEW_FAR_PER_MILLION: i64 = 20_000;
 
 /// Two clocks of an agent, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +47,8 @@ pub fn observe(offset: Option<i64>, reading: Reading, received: Timestamp, since
     if off_by.saturating_abs() > STEP_MS {
         return Observed::Step(wanted);
     }
-    let slew =
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_mul(SLEW_PER_MILLION) / 1_000_000;
+    let rate = if off_by.saturating_abs() < TRUSTED_MS { SLEW_PER_MILLION } else { SLEW_FAR_PER_MILLION };
+    let slew = i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_mul(rate) / 1_000_000;
     Observed::Offset(offset.saturating_add(off_by.clamp(-slew, slew)))
 }
 
@@ -78,6 +81,7 @@ mod tests {
         Reading { wall: Timestamp::from_millis(wall), boot_ms }
     }
 
+    // Cases: T1, T2, T4
     #[test]
     fn offsets_follow_slowly_and_jump_with_an_event() {
         let minute = Duration::from_secs(60);
@@ -116,12 +120,21 @@ mod tests {
                 Observed::Step(3_660_000),
                 "the collector's does, with an event",
             ),
+            (
+                Some(60_000),
+                100_000,
+                40_000,
+                97_000,
+                Observed::Offset(58_800),
+                "a collector that runs slower to make up for its clock is kept up with",
+            ),
         ] {
             let got = observe(offset, reading(wall, boot), Timestamp::from_millis(received), minute);
             assert_eq!(got, want, "{why}");
         }
     }
 
+    // Cases: T4, T5, T8
     #[test]
     fn rows_stay_on_their_grid() {
         for (offset, wall, boot, want, why) in [

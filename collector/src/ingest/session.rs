@@ -29,8 +29,9 @@ use super::delay::Delays;
 use super::presence::Presence;
 use super::quota::{Quotas, Refused, Throttled};
 use super::rows::{Mapping, SessionRows};
+use super::skew::Skews;
 use super::{PROTOCOL, limits};
-use crate::clock::now;
+use crate::clock::{judging, now, trouble};
 use crate::identity::peer::PeerIdentity;
 use crate::jobs::Place;
 use crate::journal::Stopping;
@@ -66,6 +67,7 @@ pub struct Agents {
     pub rows: Rows,
     pub presence: Arc<Presence>,
     pub quotas: Arc<Quotas>,
+    pub skews: Arc<Skews>,
     pub sessions: Arc<AtomicU64>,
     pub room: Arc<Room>,
     pub opening: Opening,
@@ -136,6 +138,9 @@ impl Agents {
             served = served => served,
         };
         self.presence.end(peer.agent, number);
+        if !self.presence.of(peer.agent).1 {
+            self.skews.forget(peer.agent);
+        }
         tracing::info!(agent = %peer.agent, session = number, end = %served.as_ref().err().map_or("closed", Status::message), "agent disconnected");
         served
     }
@@ -143,7 +148,7 @@ impl Agents {
     /// Waits until no certificate of the agent is let in any more: a renewal does not end the stream, a revocation does.
     async fn revoked(&self, peer: &PeerIdentity) -> Status {
         let mut registry = self.ledger.registry_changes();
-        while self.ledger.registry().keeps(peer.agent, now()) {
+        while self.ledger.registry().keeps(peer.agent, judging()) {
             if let Ok(Err(_)) = tokio::time::timeout(RECHECK, registry.changed()).await {
                 return unavailable(Stopping);
             }
@@ -442,6 +447,13 @@ impl Session {
                 let command = Command::ClockStepped { agent: self.agent, clock_offset_ms: offset };
                 submit(agents, command).await?;
             }
+        }
+        // While the collector's own clock is wrong it is no measure for others.
+        let off_by_ms = reading.wall.as_millis().saturating_sub(received.as_millis());
+        if trouble().is_none()
+            && let Some(off_by_ms) = agents.skews.heard(self.agent, off_by_ms)
+        {
+            submit(agents, Command::ClockSkewed { agent: self.agent, off_by_ms }).await?;
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
-use crate::clock;
+use crate::clock::{self, EXPIRY_TOLERANCE};
+use crate::contain::contained;
 use crate::room::Room;
 use crate::state::{Command, Defaults, Refusal, State, decide};
 
@@ -86,14 +87,16 @@ impl Registry {
         }
     }
 
-    /// Whether a certificate of an agent may come in at `now`.
+    /// Whether a certificate of an agent may come in at `now`, or a little after its end.
     pub fn admits(&self, serial: &str, agent: AgentId, now: Timestamp) -> bool {
-        self.certificates.get(serial).is_some_and(|(owner, until)| *owner == agent && now < *until)
+        self.certificates
+            .get(serial)
+            .is_some_and(|(owner, until)| *owner == agent && now < until.plus(EXPIRY_TOLERANCE))
     }
 
     /// Whether an agent may keep a stream that is open: a renewed certificate takes the place of the one it began with.
     pub fn keeps(&self, agent: AgentId, now: Timestamp) -> bool {
-        self.agents.get(&agent).is_some_and(|until| now < *until)
+        self.agents.get(&agent).is_some_and(|until| now < until.plus(EXPIRY_TOLERANCE))
     }
 
     /// The principal with this credential at `now`.
@@ -339,6 +342,13 @@ impl Fatal {
             Err(_) => format!("{part}: it panicked; the log has the place"),
         };
         self.report(why);
+    }
+
+    /// Runs a task that there is one of; a panic of it stops the collector.
+    pub async fn watch(self, part: &'static str, task: impl Future<Output = ()>) {
+        if let Err(panicked) = contained(task).await {
+            self.report(format!("{part}: {panicked}"));
+        }
     }
 
     /// Stops the collector; the first reason is kept.

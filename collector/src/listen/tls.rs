@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -13,10 +14,12 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
 };
+use tocsin_shared::time::Timestamp;
 use tocsin_shared::tls::{ALPN_H2, TlsError, certificates, provider, roots};
 use uuid::Uuid;
 
 use super::certificate::ServerCertificate;
+use crate::clock::{self, EXPIRY_TOLERANCE};
 use crate::identity::peer::{PeerIdentity, parse_peer};
 
 /// The longest chain a client may show: its certificate, two in between, the authority.
@@ -88,6 +91,24 @@ fn finished(mut config: ServerConfig, protocols: &[&[u8]]) -> Arc<ServerConfig> 
     Arc::new(config)
 }
 
+/// How far before its begin a certificate is taken: this collector issued it, so that it began is certain, and a clock
+/// that was set back since is no reason to lock a fleet out.
+const BEGIN_TOLERANCE: Duration = Duration::from_secs(400 * 86_400);
+
+/// The moment to ask webpki about: the collector's time, moved into the certificate's life if it is off by no more than
+/// is tolerated, or if it is not known.
+fn moment(peer: &PeerIdentity, now: Timestamp, is_known: bool) -> UnixTime {
+    let last = peer.not_after.minus(Duration::from_secs(1));
+    let at = match () {
+        () if !is_known => now.max(peer.not_before).min(last),
+        () if now < peer.not_before && peer.not_before.since(now) <= BEGIN_TOLERANCE => peer.not_before,
+        () if now > last && now.since(peer.not_after) < EXPIRY_TOLERANCE => last,
+        () => now,
+    };
+    let seconds = at.as_millis().div_euclid(1000);
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
 /// Asks webpki for the chain, the dates and the purpose, and then who it is and whether the registry admits it:
 /// inside the handshake, so that who is refused is told why.
 struct AgentVerifier {
@@ -116,9 +137,11 @@ impl ClientCertVerifier for AgentVerifier {
         if intermediates.len() >= CLIENT_CHAIN_MAX {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        let peer = parse_peer(end_entity, self.cluster)
-            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
+        let peer = parse_peer(end_entity, self.cluster);
+        // A certificate that is not of our shape is judged by the clock alone, and refused below at the latest.
+        let at = peer.as_ref().map_or(now, |peer| moment(peer, clock::now(), clock::is_known()));
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, at)?;
+        let peer = peer.map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
         if (self.admit)(&peer) { Ok(verified) } else { Err(CertificateError::Revoked.into()) }
     }
 
@@ -142,5 +165,33 @@ impl ClientCertVerifier for AgentVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tocsin_shared::identity::AgentId;
+
+    use super::*;
+
+    // Cases: T1, T2, T3
+    #[test]
+    fn dates_are_judged_with_a_tolerance_and_not_by_a_clock_that_is_wrong() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let agent = AgentId(Uuid::nil());
+        let (begin, end) = (1_800_000_000, 1_800_086_400);
+        let peer = PeerIdentity { agent, serial: String::new(), not_before: at(begin), not_after: at(end) };
+        for (now, is_known, want) in [
+            (begin + 10, true, begin + 10),
+            (begin - 3_600, true, begin),
+            (begin - 401 * 86_400, true, begin - 401 * 86_400),
+            (end + 299, true, end - 1),
+            (end + 300, true, end + 300),
+            (5, false, begin),
+            (end + 86_400, false, end - 1),
+            (-5, true, 0),
+        ] {
+            assert_eq!(moment(&peer, at(now), is_known).as_secs(), want.unsigned_abs(), "{now}");
+        }
     }
 }

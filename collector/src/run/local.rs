@@ -137,6 +137,22 @@ fn metrics(parts: &Parts) -> String {
         let name = format!("quota_{}_total", limited.as_str());
         metric(&name, "counter", "How often an agent was held back by this quota.", count as f64);
     }
+    let (ahead_ms, jumps) = crate::clock::standing();
+    metric(
+        "clock_ahead_seconds",
+        "gauge",
+        "How far the collector's time is ahead of the system clock.",
+        ahead_ms as f64 / 1e3,
+    );
+    metric(
+        "clock_wrong_seconds",
+        "gauge",
+        "How far the system clock is ahead of what most hosts say; 0 within 30 s.",
+        parts.skews.own().unwrap_or(0) as f64 / 1e3,
+    );
+    metric("clock_jumps_total", "counter", "Jumps after a system clock that was set ahead.", jumps as f64);
+    let panics = crate::contain::panics();
+    metric("panics_total", "counter", "Panics that were contained: faults of the collector.", panics as f64);
     metric("resident_bytes", "gauge", "Resident memory of the process.", resident_bytes() as f64);
     out
 }

@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Parts;
 use super::keep::Keeping;
-use crate::clock::now;
-use crate::journal::ledger::Ledger;
+use crate::clock::{self, now};
+use crate::journal::ledger::{Fatal, Ledger};
 use crate::samples::WINDOW;
 use crate::state::Command;
 
@@ -23,14 +23,11 @@ pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(60);
 const SEAL_AFTER: Duration = Duration::from_secs(3600);
 
 /// Starts the tasks; they end with `stop`.
-pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker) {
-    tasks.spawn(until_stopped(
-        parts.clone(),
-        TICK,
-        |parts| async move { parts.presence.watch(Instant::now()) },
-    ));
-    tasks.spawn(until_stopped(parts.clone(), TICK, tick));
-    tasks.spawn(super::keep::run(parts.clone()));
+pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker, fatal: &Fatal) {
+    let presence = |parts: Parts| async move { parts.presence.watch(Instant::now()) };
+    tasks.spawn(fatal.clone().watch("presence", until_stopped(parts.clone(), TICK, presence)));
+    tasks.spawn(fatal.clone().watch("timers", until_stopped(parts.clone(), TICK, tick)));
+    tasks.spawn(fatal.clone().watch("housekeeping", super::keep::run(parts.clone())));
 }
 
 async fn until_stopped<F: Future<Output = ()>>(parts: Parts, every: Duration, run: impl Fn(Parts) -> F) {
@@ -80,10 +77,18 @@ pub(super) async fn submit(ledger: &Ledger, command: Command, what: &str) -> boo
 /// Sealing and retention.
 pub(super) async fn housekeeping(parts: &Parts, keeping: &Keeping) {
     keeping.seal(now().minus(SEAL_AFTER).align_down(WINDOW)).await;
-    parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
+    if let Some(off_by_ms) = parts.skews.own() {
+        tracing::warn!(off_by_ms, "most hosts say another time than this host's clock: is it synchronised?");
+    }
+    // A clock that was set far ahead would make everything old.
+    let may_forget = clock::may_forget();
+    if may_forget {
+        parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
+    }
     let (samples, config) = (parts.samples.clone(), parts.config.clone());
     let retained = tokio::task::spawn_blocking(move || {
-        samples.retain(now(), config.keep_samples, config.samples_bytes_max)
+        let age = if may_forget { config.keep_samples } else { Duration::MAX };
+        samples.retain(now(), age, config.samples_bytes_max)
     });
     match retained.await {
         Ok(Ok(removed)) if !removed.is_empty() => {

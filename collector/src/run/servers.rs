@@ -23,9 +23,9 @@ use super::{Parts, StartError, local, rule_files};
 use crate::api::enrollment::Enrollment;
 use crate::api::guard::Guard;
 use crate::api::{About, Api};
-use crate::clock::now;
+use crate::clock::{judging, now};
 use crate::config::Config;
-use crate::identity::ca::Authority;
+use crate::identity::ca::{Authority, SERVER_LIFETIME};
 use crate::ingest::{Agents, Opening};
 use crate::journal::ledger::Fatal;
 use crate::listen::certificate::ServerCertificate;
@@ -56,14 +56,15 @@ pub(super) fn serve(
         None => issued.clone(),
         Some(_) => operators_certificate(&parts.config)?,
     };
-    tasks.spawn(renew(parts.clone(), issued.clone(), front_certificate.clone()));
+    let renewal = renew(parts.clone(), issued.clone(), front_certificate.clone());
+    tasks.spawn(fatal.clone().watch("renewal of certificates", renewal));
 
     let limits = parts.config.limits;
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
     let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
     let cluster = parts.authority.cluster();
     let registry = parts.ledger.clone();
-    let admit: Admit = Arc::new(move |peer| registry.registry().admits(&peer.serial, peer.agent, now()));
+    let admit: Admit = Arc::new(move |peer| registry.registry().admits(&peer.serial, peer.agent, judging()));
     let agents_tls =
         agents_tls(issued, parts.authority.pem(), cluster, admit).map_err(|error| other(&error))?;
 
@@ -80,6 +81,7 @@ pub(super) fn serve(
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
         quotas: parts.quotas.clone(),
+        skews: parts.skews.clone(),
         sessions: parts.sessions.clone(),
         room: parts.room.clone(),
         opening: Opening::default(),
@@ -104,7 +106,8 @@ pub(super) fn serve(
     tasks.spawn(reported(fatal.clone(), "front listener", task));
     let task = agents_services.serve_with_incoming_shutdown(agents_incoming, stop.cancelled_owned());
     tasks.spawn(reported(fatal.clone(), "agents' listener", task));
-    tasks.spawn(local::serve(parts.clone(), doors.into(), ports.local));
+    let local = local::serve(parts.clone(), doors.into(), ports.local);
+    tasks.spawn(fatal.clone().watch("local listener", local));
     Ok(())
 }
 
@@ -231,7 +234,7 @@ fn operators_files(config: &Config) -> Result<(String, Secret), StartError> {
 async fn renew(parts: Parts, own: Arc<ServerCertificate>, front: Arc<ServerCertificate>) {
     let mut check = tokio::time::interval(RENEWAL_CHECK);
     while parts.stop.run_until_cancelled(check.tick()).await.is_some() {
-        if half_over(own.validity()) {
+        if now() >= own.validity().1.minus(SERVER_LIFETIME / 2) {
             let issued = parts.authority.issue_server(&names(&parts.config), now());
             let replaced = issued.map_err(|error| error.to_string()).and_then(|issued| {
                 own.replace(&issued.chain_pem, &issued.key_pem, now()).map_err(|error| error.to_string())

@@ -111,6 +111,10 @@ pub(super) async fn bind(config: &Config) -> Result<Ports, StartError> {
 
 pub(super) fn authority(config: &Config) -> Result<Authority, StartError> {
     let dir = config.data_dir.join("authority");
+    if !clock::is_known() && !dir.join("ca.key").exists() {
+        let why = format!("this host's clock says {}, which cannot be: set it first", clock::wall());
+        return Err(StartError::other("make a certificate authority", why));
+    }
     Authority::create_or_load(&dir, clock::now())
         .map_err(|error| StartError::other("use the certificate authority", error))
 }

@@ -108,6 +108,11 @@ pub enum Command {
         agent: AgentId,
         clock_offset_ms: i64,
     },
+    /// The host's wall clock is off by so many milliseconds, or right again.
+    ClockSkewed {
+        agent: AgentId,
+        off_by_ms: Option<i64>,
+    },
     CreateToken(NewToken),
     CreatePrincipal {
         name: String,

@@ -65,6 +65,7 @@ pub fn decide(
         Command::ClockStepped { agent, clock_offset_ms } => {
             presence::clock_stepped(&mut d, *agent, *clock_offset_ms)?;
         }
+        Command::ClockSkewed { agent, off_by_ms } => presence::clock_skewed(&mut d, *agent, *off_by_ms)?,
         Command::CreateToken(token) => credentials::create_token(&mut d, token)?,
         Command::CreatePrincipal { name, role, secret_sha256, expires_at } => {
             credentials::create_principal(&mut d, name, *role, secret_sha256, *expires_at)?;

@@ -12,6 +12,7 @@ use tocsin_shared::identity::AgentId;
 
 use super::command::{Enrolment, NewCertificate, Refusal};
 use super::decide::Decision;
+use crate::clock::EXPIRY_TOLERANCE;
 
 /// How many hosts may be in service: ten times what one collector is made for.
 pub(crate) const HOSTS_MAX: usize = 10_000;
@@ -93,7 +94,7 @@ fn admit(d: &Decision<'_>, token: &JoinToken, enrolment: &Enrolment) -> Result<(
 
 pub(super) fn renew(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) -> Result<(), Refusal> {
     let host = d.host_in_service(agent)?;
-    let usable = |c: &Certificate| c.revoked_at.is_none() && c.not_after > d.now;
+    let usable = |c: &Certificate| c.revoked_at.is_none() && c.not_after.plus(EXPIRY_TOLERANCE) > d.now;
     if !d.state.certificates_of(agent).any(usable) {
         return Err(Refusal::denied(format!(
             "host {} has no certificate to renew: retire it, then enrol it again",

@@ -21,6 +21,8 @@ pub(crate) const UNREACHABLE: &str = "host/unreachable";
 
 /// The source of the alert that an agent raises whose series are over its quota.
 const SERIES_LIMITED: &str = "host/series-limited";
+/// The source of the alert that a host's wrong wall clock raises.
+const SKEWED: &str = "host/clock_skew";
 
 /// Smaller changes of the clock offset are slewing and not worth an event.
 const OFFSET_NOTED_MS: u64 = 1_000;
@@ -150,6 +152,40 @@ pub(super) fn clock_stepped(d: &mut Decision<'_>, agent: AgentId, offset_ms: i64
     if let Some(before) = before {
         alert::shift(d, agent, offset_ms.saturating_sub(before), cause);
     }
+    Ok(())
+}
+
+/// A wrong wall clock harms nothing here, but whoever compares that host's logs with others.
+pub(super) fn clock_skewed(
+    d: &mut Decision<'_>,
+    agent: AgentId,
+    off_by_ms: Option<i64>,
+) -> Result<(), Refusal> {
+    let host = d.host_in_service(agent)?;
+    let Some(off_by_ms) = off_by_ms else {
+        let key = alert::dedup_key(AlertSource::Host, SKEWED, Some(agent), &Labels::empty());
+        alert::settle(d, &key, ResolveReason::Source, d.now, None);
+        return Ok(());
+    };
+    let way = if off_by_ms > 0 { "ahead of" } else { "behind" };
+    let off_by = std::time::Duration::from_secs(off_by_ms.unsigned_abs() / 1000);
+    let off_by = tocsin_shared::time::format_duration(off_by);
+    let summary = format!("{}: its clock is {off_by} {way} the collector's", host.instance);
+    let advice = "`timedatectl` on the host: is its clock synchronised?";
+    let raised = Raised {
+        source: AlertSource::Host,
+        source_id: SKEWED.into(),
+        identity: Labels::empty(),
+        labels: alert_labels(host, "HostClockSkewed", Severity::Warning),
+        annotations: Labels::new([("summary", summary.as_str()), ("look_first", advice)]),
+        severity: Severity::Warning,
+        env: host.env,
+        agent: Some(agent),
+        since: d.now,
+        at: d.now,
+        value: off_by_ms as f64 / 1000.0,
+    };
+    alert::raise_now(d, raised, None);
     Ok(())
 }
 

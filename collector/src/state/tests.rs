@@ -106,6 +106,33 @@ fn a_silent_host_raises_one_alert_and_keeps_the_others() {
     assert_eq!(desk.done(step), [""; 0]);
 }
 
+// Cases: T4
+#[test]
+fn a_skewed_clock_is_an_alert_that_ends_when_it_is_right() {
+    let mut desk = Desk::with_hosts(1, Env::Prod);
+    let skewed = |off_by_ms| Command::ClockSkewed { agent: agent(1), off_by_ms };
+    assert_eq!(desk.done(skewed(None)), [""; 0], "a right clock is no news");
+    assert_eq!(desk.done(skewed(Some(-90_500))), ["alert.triggered", "incident.triggered"]);
+    assert_eq!(desk.incident(1).title, "HostClockSkewed on web-1: its clock is 1m30s behind the collector's");
+    desk.now = 60;
+    assert_eq!(desk.done(skewed(None)), ["alert.resolved", "incident.updated"]);
+    assert_eq!(desk.done(skewed(None)), [""; 0]);
+}
+
+// Cases: T2, T3
+#[test]
+fn a_certificate_is_renewed_a_little_after_its_end() {
+    for (late, renewed) in [(299, true), (300, false)] {
+        let mut desk = Desk::with_hosts(1, Env::Prod);
+        let end = desk.state.certificates_of(agent(1)).map(|c| c.not_after).max().unwrap();
+        desk.now = 100_000_000 + late;
+        let mut new = certificate(50);
+        new.not_after = end.plus(std::time::Duration::from_secs(86_400));
+        let command = Command::RenewCertificate { agent: agent(1), certificate: new };
+        assert_eq!(desk.ask(command).is_ok(), renewed, "{late} s after its end");
+    }
+}
+
 #[test]
 fn silence_raises_its_alert_also_when_the_clock_stood_still_or_went_back() {
     let mut desk = Desk::with_hosts(1, Env::Prod);

@@ -195,6 +195,7 @@ mod tests {
         }
     }
 
+    // Cases: S26
     #[test]
     fn a_hanging_mount_delays_nobody_and_is_asked_once() {
         let (release, gate) = channel::<()>();

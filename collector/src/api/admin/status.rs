@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::super::{Api, blocking, extend_unique, refusal};
 use super::spools;
-use crate::clock::now;
+use crate::clock::{self, now};
 use crate::ingest::quota::Limited;
 use crate::room::Standing;
 use crate::state::State;
@@ -131,6 +131,7 @@ impl Api {
         extend_unique(&mut problems, lines(&self.about.problems));
         extend_unique(&mut problems, lines(&self.projection.problems));
         extend_unique(&mut problems, spools);
+        extend_unique(&mut problems, clock::trouble());
         let plan = self.plan.load_full();
         let failing = plan.rules.iter().filter_map(|planned| {
             let id = planned.rule.id.as_str();

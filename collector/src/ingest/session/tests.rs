@@ -61,8 +61,8 @@ async fn bench() -> Bench {
     let presence = Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now()));
     let nothing = room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
     let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), nothing, now()).unwrap();
-    let (quotas, sessions, opening) = Default::default();
-    let agents = Agents { ledger, rows, presence, quotas, sessions, room, opening, stop };
+    let (quotas, skews, sessions, opening) = Default::default();
+    let agents = Agents { ledger, rows, presence, quotas, skews, sessions, room, opening, stop };
     Bench { agents, disk, _dir: dir, durable }
 }
 
@@ -75,7 +75,9 @@ impl Bench {
         let (up, input) = mpsc::channel(16);
         let (out, down) = mpsc::channel(DOWN_QUEUE);
         let agents = self.agents.clone();
-        let peer = PeerIdentity { agent: agent(1), serial: "serial-1".into(), not_after: Timestamp::MAX };
+        let serial = "serial-1".into();
+        let peer =
+            PeerIdentity { agent: agent(1), serial, not_before: Timestamp::MIN, not_after: Timestamp::MAX };
         tokio::spawn(async move {
             if let Err(status) = agents.serve(peer, ReceiverStream::new(input), &out).await {
                 out.try_send(Err(status)).ok();
