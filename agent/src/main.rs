@@ -37,8 +37,8 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
-    let EnrollArgs { collector, token, hostname, place } = args;
-    let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname };
+    let EnrollArgs { collector, token, hostname, split, place } = args;
+    let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname, split };
     let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
     println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");
     Ok(())

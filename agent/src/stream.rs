@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tocsin_proto::connect::{self, ConnectError, Endpoint};
 use tocsin_shared::tls::TlsError;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -33,6 +34,11 @@ use crate::spool::SpoolError;
 
 /// For name, TCP, TLS and HTTP/2 together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether this host has been enrolled meanwhile.
+const ENROLLED_LOOK: Duration = Duration::from_secs(2);
+/// The least time between two new epochs: each sends again what was not settled.
+const EPOCHS_APART: Duration = Duration::from_secs(600);
 
 /// Why a connection ended, or did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,8 @@ pub(crate) enum Ended {
     Protocol(String),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("this spool was set back or copied: of its epoch the collector has what is not here ({0})")]
+    OtherLife(String),
     #[error("cannot read the spool")]
     Spool(#[from] SpoolError),
     #[error(transparent)]
@@ -88,7 +96,10 @@ impl Ended {
                     | ConnectError::UnknownAuthority { .. }
                     | ConnectError::OtherCollector(_)
             ),
-            Self::NotEnrolled | Self::Identity(_) | Self::Spool(SpoolError::AckBeyondEnd { .. }) => true,
+            Self::NotEnrolled
+            | Self::Identity(_)
+            | Self::OtherLife(_)
+            | Self::Spool(SpoolError::AckBeyondEnd { .. } | SpoolError::OtherOwner { .. }) => true,
             _ => false,
         }
     }
@@ -103,28 +114,61 @@ pub(crate) struct Stream {
     pub greeting: Greeting,
     /// Whether a session is open, for the agent's own metrics.
     pub connected: Arc<AtomicBool>,
+    /// Told when there is a new certificate: what was refused may be taken now.
+    pub renewed: Arc<Notify>,
 }
 
 impl Stream {
     /// Streams until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
+        let mut new_epoch_at: Option<Instant> = None;
+        if !self.wait_for_identity(&stop).await {
+            return;
+        }
         loop {
             let begun = Instant::now();
             let Some(ended) = stop.run_until_cancelled(self.once()).await else { return };
             self.connected.store(false, Ordering::Relaxed);
             let Err(ended) = ended;
             backoff.ended_after(begun.elapsed());
+            // Once is an accident. A collector that says it again and again is mistaken, and is waited out.
+            if matches!(ended, Ended::OtherLife(_))
+                && new_epoch_at.is_none_or(|at| at.elapsed() >= EPOCHS_APART)
+                && let Ok(Ok(())) = self.keeper.begin_epoch().await
+            {
+                new_epoch_at = Some(Instant::now());
+                let epoch = self.keeper.epoch();
+                tracing::warn!(error = one_line(&ended), %epoch, "a new epoch begins; what is not settled is sent again");
+                continue;
+            }
             let wait = backoff.next(ended.is_refusal(), rand::random());
             tracing::warn!(
                 error = one_line(&ended),
                 retry_in_s = wait.as_secs(),
                 "not connected to the collector"
             );
-            if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            let again = async {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = self.renewed.notified() => {}
+                }
+            };
+            if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(again).await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Before this host is enrolled there is nobody to talk to. False when told to stop.
+    async fn wait_for_identity(&self, stop: &CancellationToken) -> bool {
+        let missing = || matches!(IdentityDir::open(&self.data_dir).and_then(|dir| dir.load()), Ok(None));
+        while missing() {
+            if stop.run_until_cancelled(sleep(ENROLLED_LOOK)).await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     async fn once(&self) -> Result<std::convert::Infallible, Ended> {
@@ -134,6 +178,7 @@ impl Stream {
 
     async fn connect(&self) -> Result<Channel, Ended> {
         let identity = IdentityDir::open(&self.data_dir)?.load()?.ok_or(Ended::NotEnrolled)?;
+        self.keeper.claim(identity.place.agent).await??;
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
         Ok(connect::connect(endpoint, identity.tls()?, CONNECT_TIMEOUT).await?)
     }

@@ -7,6 +7,7 @@
 pub mod clock;
 mod limits;
 pub mod presence;
+mod processes;
 mod records;
 mod rows;
 mod session;

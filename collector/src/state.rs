@@ -18,11 +18,13 @@ mod index;
 mod invariants;
 mod lanes;
 pub(crate) mod presence;
+pub(crate) mod recovery;
 mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upkeep;
 
 use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;

@@ -44,6 +44,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    // Cases: I9, N9
     #[test]
     fn waits_grow_to_their_ceiling_and_start_again_after_a_good_connection() {
         let secs = |waits: &[u64]| waits.iter().map(|s| Duration::from_secs(*s)).collect::<Vec<_>>();

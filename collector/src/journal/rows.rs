@@ -38,6 +38,9 @@ const QUEUE: usize = 256;
 /// Damaged rows that are named at a start; one that follows many others says nothing new.
 const PROBLEMS_MAX: usize = 100;
 
+/// By spool: what is known of each one's samples lane.
+type OfSpools<T> = HashMap<(AgentId, Epoch), T>;
+
 const KIND_STREAM: u8 = 1;
 const KIND_ROW: u8 = 2;
 const KIND_DERIVED: u8 = 3;
@@ -98,11 +101,30 @@ pub struct Derived {
 enum Job {
     Batch(Batch),
     Progress { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Ranges> },
+    Tip { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Option<Tip>> },
     Gap { agent: AgentId, epoch: Epoch, first: u64, last: u64, acknowledge: watch::Sender<Ranges> },
     Derived(Vec<Derived>),
     Standing(oneshot::Sender<Standing>),
     DropBefore(u64),
     Stop(oneshot::Sender<()>),
+}
+
+/// The highest row of a spool and its fingerprint: whether a spool that comes back is in the same life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    pub seq: u64,
+    pub fingerprint: u32,
+}
+
+impl Tip {
+    /// The higher one of a row and what is known.
+    fn raise(known: Option<Self>, seq: u64, fingerprint: impl FnOnce() -> u32) -> Option<Self> {
+        if known.is_some_and(|known| known.seq >= seq) {
+            known
+        } else {
+            Some(Self { seq, fingerprint: fingerprint() })
+        }
+    }
 }
 
 /// Where the writer stands between two groups: what sealing needs to know.
@@ -145,6 +167,13 @@ impl Rows {
     pub async fn progress(&self, agent: AgentId, epoch: Epoch) -> Result<Ranges, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Progress { agent, epoch, reply }).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// The highest row of a spool's samples lane, as long as the journal has any.
+    pub async fn tip(&self, agent: AgentId, epoch: Epoch) -> Result<Option<Tip>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Tip { agent, epoch, reply }).await?;
         answer.await.map_err(|_| Stopping)
     }
 
@@ -193,6 +222,7 @@ impl Rows {
 pub struct Opened {
     log: Log,
     progress: HashMap<(AgentId, Epoch), Ranges>,
+    tips: HashMap<(AgentId, Epoch), Tip>,
     segments: Vec<(u64, Timestamp)>,
     store: Arc<Store>,
     /// Rows that were durable but perhaps not evaluated, in order.
@@ -236,7 +266,8 @@ pub fn open_with(
     let segments = log.segments().iter().map(|segment| (segment.first_seq, Timestamp::MIN)).collect();
     let evaluated_at = store.last_rows().into_iter().collect();
     let unevaluated = Vec::new();
-    let mut opened = Opened { log, progress, segments, store, unevaluated, evaluated_at, problems };
+    let tips = HashMap::new();
+    let mut opened = Opened { log, progress, tips, segments, store, unevaluated, evaluated_at, problems };
     opened.replay(sealed, evaluated_through)?;
     Ok(opened)
 }
@@ -259,8 +290,10 @@ impl Opened {
             let to_show = |at: Timestamp| seq > sealed.sealed_seq || at >= sealed.sealed_to;
             match decoder.read(&entry) {
                 Ok(None) => {}
-                Ok(Some(Kept::Row { agent, epoch, spool_seq, at, table, values })) => {
+                Ok(Some(Kept::Row { agent, epoch, spool_seq, at, fingerprint, table, values })) => {
                     self.note_segment(seq, at);
+                    let tip = Tip::raise(self.tips.remove(&(agent, epoch)), spool_seq, || fingerprint);
+                    self.tips.extend(tip.map(|tip| ((agent, epoch), tip)));
                     insert(self.progress.entry((agent, epoch)).or_default(), spool_seq);
                     if to_show(at) {
                         show(&self.store, agent, &table, at, &values);
@@ -300,7 +333,7 @@ impl Opened {
     pub fn start(self, evaluate: SyncSender<DurableRow>, fatal: Fatal) -> Rows {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let store = self.store.clone();
-        let writer = Writer::new(self.log, self.store, self.progress, self.segments, evaluate);
+        let writer = Writer::new(self.log, self.store, (self.progress, self.tips), self.segments, evaluate);
         thread::Builder::new()
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))

@@ -73,7 +73,9 @@ impl Bench {
         let agents = self.agents.clone();
         let peer = PeerIdentity { agent: agent(1), serial: "serial-1".into(), not_after: Timestamp::MAX };
         tokio::spawn(async move {
-            if let Err(status) = agents.serve(peer, ReceiverStream::new(input), &out).await {
+            if let Err(status) =
+                agents.serve((peer, "10.0.0.1:1".into()), ReceiverStream::new(input), &out).await
+            {
                 out.try_send(Err(status)).ok();
             }
         });

@@ -9,6 +9,7 @@ use tocsin_proto::convert::labels_out;
 use tocsin_proto::pb;
 use tocsin_shared::chain::Chain;
 use tocsin_shared::event::LaneProgress;
+use tocsin_shared::fingerprint;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
@@ -19,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, Standing, Table, TakenRow,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_ROW, KIND_STREAM, OfSpools, Standing, Table,
+    TakenRow, Tip,
 };
 use super::{insert, show, show_derived};
 use crate::journal::JournalError;
@@ -45,6 +47,7 @@ pub(super) struct Writer {
     pub(super) log: Log,
     pub(super) store: Arc<Store>,
     pub(super) progress: HashMap<(AgentId, Epoch), Ranges>,
+    tips: HashMap<(AgentId, Epoch), Tip>,
     pub(super) segments: Vec<(u64, Timestamp)>,
     pub(super) evaluate: SyncSender<DurableRow>,
     streams: HashMap<(AgentId, Epoch, u64), Stream>,
@@ -56,12 +59,22 @@ impl Writer {
     pub(super) fn new(
         log: Log,
         store: Arc<Store>,
-        progress: HashMap<(AgentId, Epoch), Ranges>,
+        (progress, tips): (OfSpools<Ranges>, OfSpools<Tip>),
         segments: Vec<(u64, Timestamp)>,
         evaluate: SyncSender<DurableRow>,
     ) -> Self {
         let through = log.durable_seq();
-        Self { log, store, progress, segments, evaluate, streams: HashMap::new(), next_stream: 0, through }
+        Self {
+            log,
+            store,
+            progress,
+            tips,
+            segments,
+            evaluate,
+            streams: HashMap::new(),
+            next_stream: 0,
+            through,
+        }
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
@@ -98,6 +111,12 @@ impl Writer {
     /// Appends the rows of a batch that are new; gives their places in the journal.
     fn write(&mut self, batch: Batch) -> Result<(Batch, Vec<(usize, u64)>), JournalError> {
         let mut new = Vec::with_capacity(batch.rows.len());
+        let key = (batch.agent, batch.epoch);
+        if let Some(highest) = batch.rows.iter().max_by_key(|row| row.seq) {
+            let of_row = || fingerprint::of_row(highest.wall, highest.boot_ms, &highest.values);
+            let tip = Tip::raise(self.tips.remove(&key), highest.seq, of_row);
+            self.tips.extend(tip.map(|tip| (key, tip)));
+        }
         for (position, row) in batch.rows.iter().enumerate() {
             if insert(self.progress.entry((batch.agent, batch.epoch)).or_default(), row.seq) {
                 new.push((position, self.write_row(batch.agent, batch.epoch, row)?));
@@ -208,6 +227,9 @@ impl Writer {
             Job::Progress { agent, epoch, reply } => {
                 let taken = self.progress.get(&(agent, epoch)).cloned().unwrap_or_default();
                 reply.send(taken).ok(); // Whoever asked may have left.
+            }
+            Job::Tip { agent, epoch, reply } => {
+                reply.send(self.tips.get(&(agent, epoch)).copied()).ok(); // As above.
             }
             Job::Gap { agent, epoch, first, last, acknowledge } => {
                 let taken = self.progress.entry((agent, epoch)).or_default();
