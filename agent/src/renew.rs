@@ -109,13 +109,17 @@ fn load(data_dir: &Path) -> Result<Identity, RenewError> {
     IdentityDir::open(data_dir)?.load()?.ok_or(RenewError::NotEnrolled)
 }
 
-/// Renews, or, when the certificate has run out, proves the key.
+/// Renews, or, when the certificate has run out, proves the key. Our clock may be wrong about that, so it is renewed if
+/// the collector lets it.
 async fn renew_or_recover(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestamp, RenewError> {
     let present = load(data_dir)?;
     let (left, now) = (present.not_after, Reading::now().wall);
     if left > now {
         warn_of_end(&present, now);
         return renew(data_dir, collector).await;
+    }
+    if let Ok(until) = renew(data_dir, collector).await {
+        return Ok(until);
     }
     tracing::warn!(ended = %left, "the certificate has run out: asking for another one by proof of its key");
     let recovered = recover(&IdentityDir::open(data_dir)?, &present).await?;

@@ -209,7 +209,8 @@ async fn a_host_that_was_set_back_goes_on_in_a_new_epoch() -> anyhow::Result<()>
     site.start_collector().await?;
     says(&host, "a new epoch begins", AFTER_REFUSALS).await?;
     job_of(&site, "web-1", "second-life", SOON).await?;
-    rows_of(&site, "web-1", first_life + measured).await?;
+    let rows = rows_of(&site, "web-1", first_life + measured).await?;
+    assert!(rows.windows(2).all(|pair| pair[0] < pair[1]), "each row once, in order: {rows:?}");
     assert!(jobs(&site, "web-1").await?.contains("first-life"));
     assert_eq!(host.log()?.matches("a new epoch begins").count(), 1, "{}", host.log()?);
     Ok(())

@@ -169,6 +169,14 @@ mod tests {
             (after, vec![(2, 2)]),
             "after a restart, too"
         );
+        drop(spool);
+        disk.set_content(Path::new("/spool/epoch"), format!("{before}\n").into_bytes());
+        let mut spool = open(&disk);
+        assert_eq!(
+            (spool.epoch(), spool.holes(Lane::Samples)),
+            (after, vec![(2, 2)]),
+            "a crash between the two files"
+        );
         let told = spool.read(Lane::Outcomes, 1, 1 << 20).unwrap().entries;
         let told: Vec<_> =
             told.iter().filter_map(|entry| records::decode(entry.seq, &entry.payload)).collect();

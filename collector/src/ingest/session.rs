@@ -413,13 +413,14 @@ fn twins(state: &State, agent: AgentId, machine: Option<&str>) -> usize {
     others.filter(|host| machine.is_some() && host.facts.get(MACHINE) == machine).count()
 }
 
-/// Who says Hello. An agent that does not tell its process is told apart by its boot.
+/// Who says Hello. An agent that does not tell its process is told apart by its boot. A machine that was copied while it
+/// ran is one process twice; one of them has to begin a new epoch, so the epoch is part of the name.
 fn seen(hello: &pb::Hello, address: String) -> Seen {
-    let pb::Hello { process, boot_id, facts, .. } = hello;
+    let pb::Hello { process, boot_id, epoch, facts, .. } = hello;
     let machine = facts.iter().find(|fact| fact.name == MACHINE);
     let process = if process.is_empty() { boot_id } else { process };
     Seen {
-        process: cut(process),
+        process: format!("{} of epoch {}", cut(process), cut(epoch)),
         boot_id: cut(boot_id),
         machine: machine.map(|fact| cut(&fact.value)).unwrap_or_default(),
         address,
