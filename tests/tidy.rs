@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Lines of a source file up to its tests at most.
 const LINES_MAX: usize = 600;
 /// Where generated types may be named.
-const WIRE: [&str; 14] = [
+const WIRE: [&str; 15] = [
     "proto/",
     "tests/",
     "collector/cli/",
@@ -22,6 +22,7 @@ const WIRE: [&str; 14] = [
     "agent/src/keep",
     "agent/src/stream",
     "agent/src/enroll",
+    "agent/src/recover",
     "agent/src/renew",
 ];
 /// What an administrator copies; each is parsed by a test of its program.

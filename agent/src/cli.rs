@@ -47,6 +47,12 @@ pub struct EnrollArgs {
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
 
+    /// This host is a copy of another one: give it an identity of its own; the spool that came with it becomes its own
+    ///
+    /// Stop the agent first. The identity that came with the copy is kept beside, and used no more.
+    #[arg(long)]
+    pub split: bool,
+
     #[command(flatten)]
     pub place: PlaceArgs,
 }
@@ -91,6 +97,7 @@ mod tests {
         Cli::command().debug_assert();
         for (line, ok) in [
             ("enroll --collector c:9444 --token t", true),
+            ("enroll --split --collector c:9444 --token t", true),
             ("enroll --collector c --token t", false),
             ("enroll --token t", false),
             ("run", true),

@@ -5,7 +5,7 @@
 //! certificate; an identity that is there is never replaced.
 
 use std::error::Error as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tocsin_proto::connect::{self, ConnectError, Endpoint};
@@ -20,7 +20,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::identity::{IdentityDir, IdentityError, InvalidPlace, PendingKey, Place};
+use crate::identity::{Front, IdentityDir, IdentityError, InvalidPlace, PendingKey, Place};
+use crate::keep::life;
+use crate::spool::{self, Spool, SpoolError};
+use crate::tick::Reading;
 
 /// For name, TCP, TLS and HTTP/2 together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,6 +40,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Instead of the system's.
     pub hostname: Option<String>,
+    /// For a copy of another host: puts the identity that came with it aside, and keeps the spool as its own.
+    pub split: bool,
 }
 
 /// Who this host is from now on.
@@ -71,15 +76,20 @@ pub enum EnrollError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     #[error("this host has no name; give one with --hostname")]
     NoHostname,
 }
 
 /// Enrols this host. May be repeated until it succeeds.
 pub async fn enroll(options: Options) -> Result<Enrolled, EnrollError> {
-    let Options { collector, token, data_dir, hostname } = options;
+    let Options { collector, token, data_dir, hostname, split } = options;
     let token: JoinSecret = token.parse()?;
     let dir = IdentityDir::open(&data_dir)?;
+    if split {
+        part(&dir, &data_dir)?;
+    }
     if let Some(identity) = dir.load()? {
         let Place { agent, collector, .. } = identity.place;
         return Err(EnrollError::Already { agent, collector, dir: data_dir.join("identity") });
@@ -89,9 +99,27 @@ pub async fn enroll(options: Options) -> Result<Enrolled, EnrollError> {
     let request = request(&token, &key, hostname)?;
     let channel = connect::connect(&collector, tls::pinned(token.ca_pin())?, CONNECT_TIMEOUT).await?;
     let answer = ask(channel, request).await?;
-    let (place, enrolled) = read(&answer, &collector)?;
+    let (mut place, enrolled) = read(&answer, &collector)?;
+    place.front = Some(Front { endpoint: collector, pin: token.ca_pin() });
     dir.enrolled(key, &answer.certificate_pem, &answer.ca_pem, place)?;
     Ok(enrolled)
+}
+
+/// What is not delivered goes out under the next identity and a new epoch; the old identity is kept beside. The spool
+/// comes first: whatever stops this, no record is sent as another host's.
+fn part(dir: &IdentityDir, data_dir: &Path) -> Result<(), EnrollError> {
+    if dir.load()?.is_none() {
+        return Ok(()); // It was parted before, and only the enrolment is missing.
+    }
+    // The bounds do not matter for what is done here, and nothing is removed by them.
+    let bounds = spool::Config { max_bytes: u64::MAX / 2, reserve_bytes: 0, ..spool::Config::default() };
+    let mut spool = Spool::open(&data_dir.join("spool"), bounds)?;
+    life::begin_epoch(&mut spool)?;
+    spool.set_owner(None)?;
+    drop(spool);
+    let aside = dir.set_aside(Reading::now().wall)?;
+    tracing::info!(aside = %aside.display(), "the old identity is set aside");
+    Ok(())
 }
 
 fn own_name() -> Option<String> {
@@ -162,7 +190,7 @@ fn read(answer: &pb::EnrollResponse, asked: &Endpoint) -> Result<(Place, Enrolle
     let cluster = id("cluster_id", cluster_id).map_err(EnrollError::Answer)?;
     let collector = agents_place(agents_endpoint, asked)?;
     let env = Env::from_number(*env).map_err(|error| EnrollError::Answer(error.to_string()))?;
-    let place = Place { agent, cluster, collector: collector.clone() };
+    let place = Place { agent, cluster, collector: collector.clone(), front: None };
     Ok((place, Enrolled { agent, instance: instance.clone(), env, collector }))
 }
 
@@ -214,8 +242,13 @@ mod tests {
             ("no collector", token.expose(), data.path().to_owned(), "refused the connection"),
             ("no directory", token.expose(), file.clone(), "file"),
         ] {
-            let options =
-                Options { collector: closed.clone(), token: token.into(), data_dir, hostname: None };
+            let options = Options {
+                collector: closed.clone(),
+                token: token.into(),
+                data_dir,
+                hostname: None,
+                split: false,
+            };
             let error = enroll(options).await.unwrap_err();
             assert!(error.to_string().contains(says), "{name}: {error}");
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData as _};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use tocsin_proto::connect::Endpoint;
 use tocsin_shared::certificate::{AgentCertificate, BACKDATED, InvalidCertificate};
 use tocsin_shared::identity::AgentId;
@@ -23,7 +23,7 @@ use tocsin_shared::secret::{Secret, Sha256, sha256};
 use tocsin_shared::time::Timestamp;
 use tocsin_shared::tls::{self, ClientIdentity, TlsError};
 
-pub use place::{InvalidPlace, Place};
+pub use place::{Front, InvalidPlace, Place};
 
 /// Why the identity cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,12 @@ impl Identity {
         (self.not_after.since(self.issued_at()) / 10).max(Duration::from_secs(5))
     }
 
+    /// How much of the certificate's life is left, in percent.
+    pub fn percent_left(&self, now: Timestamp) -> u64 {
+        let life = self.not_after.since(self.issued_at()).as_secs().max(1);
+        self.not_after.since(now).as_secs() * 100 / life
+    }
+
     /// When it was issued, by the collector's clock.
     pub fn issued_at(&self) -> Timestamp {
         self.not_before.plus(BACKDATED).min(self.not_after)
@@ -104,6 +110,17 @@ pub fn renew_at(not_before: Timestamp, not_after: Timestamp, jitter: f64) -> Tim
     // `clamp` keeps NaN, which `mul_f64` would panic on.
     let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.5 };
     not_before.plus(not_after.since(not_before).mul_f64(0.4 + 0.2 * jitter))
+}
+
+impl Identity {
+    /// Proves the identity's key where its certificate is good for nothing: a request of the key, which says this name.
+    pub fn proof_der(&self, common_name: &str) -> Result<Vec<u8>, IdentityError> {
+        let key = KeyPair::from_pem(self.client.key_pem.expose())?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        Ok(params.serialize_request(&key)?.der().to_vec())
+    }
 }
 
 /// A key that waits for its certificate. It is on disk.

@@ -4,12 +4,14 @@
 //! stream; losses become gap records in the outcomes lane, and are noted as told only when those are durable; an
 //! acknowledgement that does not fit removes nothing. What fails here is logged when it begins and when it ends.
 
+pub(crate) mod life;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tocsin_proto::pb;
-use tocsin_shared::identity::Epoch;
+use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
@@ -17,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::explain::one_line;
 use crate::jobs::intake::{SinkError, Submission};
+use crate::keep::life::Tip;
 use crate::rows::{LiveRow, RowWriter};
 use crate::spool::{Gap, Spool, SpoolError};
 use crate::stream::backlog::{Backlog, Filled, Request};
@@ -62,6 +65,9 @@ enum Command {
     Records { lane: Lane, first: u64, bytes: usize, reply: Ask<Records> },
     Fill { request: Request, reply: Ask<Filled> },
     Acknowledge { lanes: Vec<(Lane, Ranges)>, reply: Ask<()> },
+    Claim { agent: AgentId, reply: Ask<()> },
+    Compare { lanes: Vec<(Lane, Ranges)>, tip: Tip, reply: Ask<Option<String>> },
+    BeginEpoch { reply: Ask<()> },
     Sync,
     Stop { reply: Ask<()> },
 }
@@ -74,7 +80,7 @@ pub(crate) struct Stopping;
 /// A handle to the spool's thread.
 #[derive(Clone)]
 pub(crate) struct Keeper {
-    epoch: Epoch,
+    epoch: watch::Receiver<Epoch>,
     requests: mpsc::Sender<Command>,
     standing: watch::Receiver<Standing>,
 }
@@ -83,9 +89,11 @@ pub(crate) struct Keeper {
 pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, JoinHandle<()>)> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (standing, observed) = watch::channel(Standing::default());
-    let keeper = Keeper { epoch: spool.epoch(), requests, standing: observed };
+    let (epoch, epochs) = watch::channel(spool.epoch());
+    let keeper = Keeper { epoch: epochs, requests, standing: observed };
     let mut keep = Keep {
         spool,
+        epoch,
         rows: RowWriter::new(boot_id),
         backlog: Backlog::default(),
         live: None,
@@ -102,7 +110,26 @@ pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, Joi
 
 impl Keeper {
     pub(crate) fn epoch(&self) -> Epoch {
-        self.epoch
+        *self.epoch.borrow()
+    }
+
+    /// Says who speaks for this spool; an error if its records are another agent's.
+    pub(crate) async fn claim(&self, agent: AgentId) -> Result<Result<(), SpoolError>, Stopping> {
+        self.ask(|reply| Command::Claim { agent, reply }).await
+    }
+
+    /// Why what a collector has is not of this spool's life, if it is not.
+    pub(crate) async fn compare(
+        &self,
+        lanes: Vec<(Lane, Ranges)>,
+        tip: Tip,
+    ) -> Result<Result<Option<String>, SpoolError>, Stopping> {
+        self.ask(|reply| Command::Compare { lanes, tip, reply }).await
+    }
+
+    /// Gives what is not settled yet a new name.
+    pub(crate) async fn begin_epoch(&self) -> Result<Result<(), SpoolError>, Stopping> {
+        self.ask(|reply| Command::BeginEpoch { reply }).await
     }
 
     /// What the spool holds, and news of it.
@@ -194,6 +221,7 @@ struct Keep {
     /// Losses that are not in the outcomes lane yet.
     gaps: Vec<Gap>,
     standing: watch::Sender<Standing>,
+    epoch: watch::Sender<Epoch>,
     failing: bool,
     started: Instant,
 }
@@ -236,6 +264,15 @@ impl Keep {
             Command::Acknowledge { lanes, reply } => {
                 let taken = lanes.iter().try_for_each(|(lane, taken)| self.spool.acknowledge(*lane, taken));
                 reply.send(taken).ok();
+            }
+            Command::Claim { agent, reply } => drop(reply.send(life::claim(&mut self.spool, agent))),
+            Command::Compare { lanes, tip, reply } => {
+                reply.send(life::compare(&mut self.spool, &lanes, tip)).ok();
+            }
+            Command::BeginEpoch { reply } => {
+                self.rows.end_chain();
+                reply.send(life::begin_epoch(&mut self.spool)).ok();
+                self.epoch.send_replace(self.spool.epoch());
             }
             Command::Sync => {
                 let synced = self.spool.sync_due(self.started.elapsed());

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod stream;
 pub mod identity;
 pub mod enroll;
+mod recover;
 pub mod renew;
 pub mod config;
 pub mod run;

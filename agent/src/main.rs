@@ -40,12 +40,12 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
-    let EnrollArgs { collector, token, hostname, place } = args;
+    let EnrollArgs { collector, token, hostname, split, place } = args;
     let token = match token.strip_prefix('@') {
         None => token,
         Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
     };
-    let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname };
+    let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname, split };
     let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
     println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");
     Ok(())

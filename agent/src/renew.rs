@@ -2,11 +2,12 @@
 //!
 //! At half of a certificate's life, give or take a tenth, a new key asks for the next one, over a connection of its
 //! own that shows the present one. The stream goes on undisturbed: the new certificate is used from its next
-//! connection on. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
+//! connection on. When the old one has run out, `recover` asks instead. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
 //! The certificate's dates are the collector's; this host's clock may be years off and may be set at any time. So it is
 //! renewed when any of what can be known says that it is time: `Due`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tocsin_proto::connect::{self, ConnectError, Endpoint};
@@ -15,11 +16,13 @@ use tocsin_proto::pb::enrollment_service_client::EnrollmentServiceClient;
 use tocsin_shared::certificate::BACKDATED;
 use tocsin_shared::time::Timestamp;
 use tocsin_shared::tls::TlsError;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::explain::one_line;
 use crate::identity::{Identity, IdentityDir, IdentityError};
+use crate::recover::{RecoverError, recover};
 use crate::tick::Reading;
 
 /// For name, TCP, TLS and HTTP/2 together.
@@ -28,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the time is looked at: a timer does not count suspend, and the wall clock may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether this host has been enrolled meanwhile.
+const ENROLLED_LOOK: Duration = Duration::from_secs(2);
 /// The ceilings of the waits between attempts. A certificate that lives a day leaves hours for them.
 const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
@@ -45,25 +50,38 @@ enum RenewError {
     NotEnrolled,
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
 }
 
 /// Keeps the certificate in `data_dir` fresh until told to stop. `collector` overrides the identity's endpoint.
-pub(crate) async fn run(data_dir: PathBuf, collector: Option<Endpoint>, stop: CancellationToken) {
+/// Whoever waits for a new certificate is told by `renewed`.
+pub(crate) async fn run(
+    data_dir: PathBuf,
+    collector: Option<Endpoint>,
+    renewed: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let kept = async {
         loop {
             if let Err(error) = until_due(&data_dir).await {
+                if matches!(error, RenewError::NotEnrolled) {
+                    sleep(ENROLLED_LOOK).await;
+                    continue;
+                }
                 tracing::warn!(error = one_line(&error), "cannot tell when the certificate is to be renewed");
                 sleep(RETRY.1).await;
                 continue;
             }
             let mut failures = 0;
-            while let Err(error) = renew(&data_dir, collector.as_ref()).await {
+            while let Err(error) = renew_or_recover(&data_dir, collector.as_ref()).await {
                 let wait = wait_after(failures, rand::random());
                 failures += 1;
                 let retry_in_s = wait.as_secs();
                 tracing::warn!(error = one_line(&error), retry_in_s, "the certificate is not renewed yet");
                 sleep(wait).await;
             }
+            renewed.notify_one();
             sleep(load(&data_dir).map_or(RETRY.1, |identity| identity.renewals_apart())).await;
         }
     };
@@ -126,6 +144,35 @@ impl Due {
 
 fn load(data_dir: &Path) -> Result<Identity, RenewError> {
     IdentityDir::open(data_dir)?.load()?.ok_or(RenewError::NotEnrolled)
+}
+
+/// Renews, or, when the certificate has run out, proves the key. Our clock may be wrong about that, so it is renewed if
+/// the collector lets it.
+async fn renew_or_recover(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestamp, RenewError> {
+    let present = load(data_dir)?;
+    let (left, now) = (present.not_after, Reading::now().wall);
+    if left > now {
+        warn_of_end(&present, now);
+        return renew(data_dir, collector).await;
+    }
+    if let Ok(until) = renew(data_dir, collector).await {
+        return Ok(until);
+    }
+    tracing::warn!(ended = %left, "the certificate has run out: asking for another one by proof of its key");
+    let recovered = recover(&IdentityDir::open(data_dir)?, &present).await?;
+    tracing::info!(serial = recovered.serial, until = %recovered.not_after, "this host has recovered");
+    Ok(recovered.not_after)
+}
+
+/// A renewal is due at half of a life; with a quarter left something keeps failing.
+fn warn_of_end(present: &Identity, now: Timestamp) {
+    let percent = present.percent_left(now);
+    let until = present.not_after;
+    if percent < 10 {
+        tracing::error!(%until, percent, "the certificate is about to run out and could not be renewed yet");
+    } else if percent < 25 {
+        tracing::warn!(%until, percent, "the certificate could not be renewed yet");
+    }
 }
 
 /// Asks for the next certificate once.

@@ -4,7 +4,7 @@
 //! on is made durable within `GRACE`, whatever the network does. A part that ends by itself ends the agent: never
 //! half a process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,15 +17,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::collect::Collector;
 use crate::config::Config;
-use crate::identity::{IdentityDir, IdentityError};
+use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::inventory::{self, Inventory};
 use crate::jobs::intake::{Intake, IntakeConfig, IntakeCounters, IntakeCounts, IntakeError, Submission};
 use crate::keep::{self, Keeper};
 use crate::renew;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{self, Spool, SpoolError};
 use crate::stream::{Greeting, Stream};
 use crate::tick::{self, Reading, Ticked};
 
@@ -41,8 +42,6 @@ const SYNC_EVERY: Duration = Duration::from_millis(2_500);
 /// Why the agent does not run, or does not run any more.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("this host is not enrolled: no identity in {}; run `tocsin-agent enroll --collector HOST:PORT --token TOKEN` first", dir.display())]
-    NotEnrolled { dir: PathBuf },
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -65,11 +64,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 /// The same for a service manager, which is told that the agent runs and that it gets on.
 pub async fn run_for(config: Config, stop: CancellationToken, manager: Arc<Manager>) -> Result<(), RunError> {
     let data = config.data_dir.clone();
-    if IdentityDir::open(&data)?.load()?.is_none() {
-        return Err(RunError::NotEnrolled { dir: data.join("identity") });
-    }
+    let identity = IdentityDir::open(&data)?.load()?;
     let inventory = inventory::take();
-    let spool = Spool::open(&data.join("spool"), config.spool)?;
+    let spool = open_spool(&data.join("spool"), config.spool, identity.as_ref())?;
+    if identity.is_none() {
+        tracing::warn!(
+            "this host is not enrolled: what it measures is kept until `tocsin-agent enroll --collector HOST:PORT --token TOKEN` has been run"
+        );
+    }
     let (keeper, keeper_thread) = keep::start(spool, &inventory.boot_id).map_err(RunError::Thread)?;
     let (submit, submissions) = mpsc::channel(JOBS_QUEUE);
     let started = start(&config, &inventory, &keeper, (submit, submissions), (&stop, manager)).await;
@@ -84,6 +86,21 @@ pub async fn run_for(config: Config, stop: CancellationToken, manager: Arc<Manag
         tokio::task::spawn_blocking(|| keeper_thread.join().ok()).await.ok();
     }
     ended.and(synced.map_err(RunError::Spool))
+}
+
+/// Opens the spool. One that was copied here from another agent's host is not this one's to send: it is set aside.
+fn open_spool(dir: &Path, config: spool::Config, identity: Option<&Identity>) -> Result<Spool, RunError> {
+    let spool = Spool::open(dir, config)?;
+    let (Some(owner), Some(identity)) = (spool.owner()?, identity) else { return Ok(spool) };
+    let agent = identity.place.agent;
+    if owner == agent {
+        return Ok(spool);
+    }
+    let aside = dir.with_file_name(format!("spool.of-{owner}-{}", Reading::now().wall.as_millis()));
+    private_file::move_dir(dir, &aside)?;
+    drop(spool);
+    tracing::error!(%owner, %agent, aside = %aside.display(), "the spool holds another agent's records: it is set aside, and a new one begins");
+    Ok(Spool::open(dir, config)?)
 }
 
 type Jobs = (mpsc::Sender<Submission>, mpsc::Receiver<Submission>);
@@ -113,10 +130,13 @@ async fn start(
         keeper: keeper.clone(),
         greeting: greeting(inventory, config.interval),
         connected,
+        renewed: Arc::default(),
     };
+    let renewed = Arc::clone(&stream.renewed);
     let parts = Parts { tracker: TaskTracker::new(), stopping: stop.child_token() };
     parts.spawn("stream", stream.run(parts.stopping.clone()));
-    let renewal = renew::run(config.data_dir.clone(), config.collector.clone(), parts.stopping.clone());
+    let renewal =
+        renew::run(config.data_dir.clone(), config.collector.clone(), renewed, parts.stopping.clone());
     parts.spawn("renewal", renewal);
     parts.spawn("job intake", intake.run(parts.stopping.clone()));
     parts.spawn("job records", store_jobs(submissions, keeper.clone()));
@@ -198,7 +218,8 @@ fn greeting(inventory: &Inventory, interval: Duration) -> Greeting {
         ("booted_at", booted_at.to_string()),
         ("machine_id_hash", machine_id_hash.clone()),
     ]);
-    Greeting { agent_version: agent_version.clone(), boot_id: boot_id.clone(), facts, interval }
+    let process = Uuid::new_v4().simple().to_string();
+    Greeting { agent_version: agent_version.clone(), boot_id: boot_id.clone(), facts, interval, process }
 }
 
 /// What the agent says of itself in each row.

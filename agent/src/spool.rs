@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tocsin_shared::disk::{Disk, RealDisk};
-use tocsin_shared::identity::Epoch;
+use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::lane::Lane;
 use tocsin_shared::log::{self, Format, Log};
 use tocsin_shared::ranges::Ranges;
@@ -155,7 +155,16 @@ impl Spool {
         };
         let lanes = [open_lane(Lane::Outcomes)?, open_lane(Lane::State)?, open_lane(Lane::Samples)?];
         let reserve = Reserve::find(&*disk, dir)?;
-        let ledger = ledger.filter(|ledger| ledger.epoch() == epoch).unwrap_or(Ledger::new(epoch));
+        let (epoch, ledger) = match ledger {
+            Some(ledger) if ledger.epoch() == epoch => (epoch, ledger),
+            // A new epoch was begun and its file not yet written: the ledger is what counts.
+            Some(ledger) if epoch != new_epoch => {
+                lock::write_epoch(&*disk, dir, ledger.epoch())?;
+                (ledger.epoch(), ledger)
+            }
+            _ => (epoch, Ledger::new(epoch)),
+        };
+        debug_assert_eq!(epoch, ledger.epoch());
         let mut spool = Self {
             disk,
             dir: dir.to_owned(),
@@ -203,6 +212,32 @@ impl Spool {
     /// The life of this spool directory that its numbers belong to.
     pub fn epoch(&self) -> Epoch {
         self.ledger.epoch()
+    }
+
+    /// Begins a new epoch: what is not settled keeps its number and goes out under the new name, because under the old
+    /// one another life of this spool has used those numbers. Durable on return. Gives what was settled, by lane.
+    pub fn begin_epoch(&mut self, epoch: Epoch) -> Result<Vec<(Lane, u64, u64)>, SpoolError> {
+        let before = self.ledger.set_epoch(epoch);
+        if let Err(error) = self.save_ledger() {
+            self.ledger.set_epoch(before);
+            return Err(error);
+        }
+        lock::write_epoch(&*self.disk, &self.dir, epoch)?;
+        let settled = |lane| {
+            let end = self.durable_seq(lane).max(self.ledger.highest(lane));
+            self.ledger.settled(lane, end).into_iter().map(move |(first, last)| (lane, first, last))
+        };
+        Ok(Lane::ALL.into_iter().flat_map(settled).collect())
+    }
+
+    /// The agent whose records these are; none before its first connection.
+    pub fn owner(&self) -> Result<Option<AgentId>, SpoolError> {
+        lock::owner(&*self.disk, &self.dir)
+    }
+
+    /// Notes whose records these are, durably; `None`: the next identity's.
+    pub fn set_owner(&mut self, owner: Option<AgentId>) -> Result<(), SpoolError> {
+        lock::set_owner(&*self.disk, &self.dir, owner)
     }
 
     /// Adds a record and returns its number. An outcome, and any record with `durable`, is durable on return; others

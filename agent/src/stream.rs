@@ -20,6 +20,7 @@ use std::time::Duration;
 use tocsin_proto::connect::{self, ConnectError, Endpoint, LastGood};
 use tocsin_shared::backoff::{Attempt, Backoff};
 use tocsin_shared::tls::TlsError;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -36,6 +37,11 @@ use crate::spool::SpoolError;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// With what a collector that is busy says how long to stay away: gRPC's own word, in milliseconds.
 const STAY_AWAY: &str = "grpc-retry-pushback-ms";
+
+/// How often it is looked whether this host has been enrolled meanwhile.
+const ENROLLED_LOOK: Duration = Duration::from_secs(2);
+/// The least time between two new epochs: each sends again what was not settled.
+const EPOCHS_APART: Duration = Duration::from_secs(600);
 
 /// Why a connection ended, or did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +62,8 @@ pub(crate) enum Ended {
     Protocol(String),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error("this spool was set back or copied: of its epoch the collector has what is not here ({0})")]
+    OtherLife(String),
     #[error("cannot read the spool")]
     Spool(#[from] SpoolError),
     #[error(transparent)]
@@ -91,7 +99,10 @@ impl Ended {
                     | ConnectError::UnknownAuthority { .. }
                     | ConnectError::OtherCollector(_)
             ),
-            Self::NotEnrolled | Self::Identity(_) | Self::Spool(SpoolError::AckBeyondEnd { .. }) => true,
+            Self::NotEnrolled
+            | Self::Identity(_)
+            | Self::OtherLife(_)
+            | Self::Spool(SpoolError::AckBeyondEnd { .. } | SpoolError::OtherOwner { .. }) => true,
             _ => false,
         }
     }
@@ -113,15 +124,31 @@ pub(crate) struct Stream {
     pub greeting: Greeting,
     /// Whether a session is open, for the agent's own metrics.
     pub connected: Arc<AtomicBool>,
+    /// Told when there is a new certificate: what was refused may be taken now.
+    pub renewed: Arc<Notify>,
 }
 
 impl Stream {
     /// Streams until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let (mut backoff, last_good) = (Backoff::default(), Arc::default());
+        let mut new_epoch_at: Option<Instant> = None;
+        if !self.wait_for_identity(&stop).await {
+            return;
+        }
         loop {
             let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good)).await else { return };
             self.connected.store(false, Ordering::Relaxed);
+            // Once is an accident. A collector that says it again and again is mistaken, and is waited out.
+            if matches!(ended, Ended::OtherLife(_))
+                && new_epoch_at.is_none_or(|at| at.elapsed() >= EPOCHS_APART)
+                && let Ok(Ok(())) = self.keeper.begin_epoch().await
+            {
+                new_epoch_at = Some(Instant::now());
+                let epoch = self.keeper.epoch();
+                tracing::warn!(error = one_line(&ended), %epoch, "a new epoch begins; what is not settled is sent again");
+                continue;
+            }
             let (refused, asked) = (ended.is_refusal(), stay_away(&ended));
             let wait = backoff.next(Attempt { lasted, refused, asked }, rand::random());
             let (error, retry_in_s) = (one_line(&ended), wait.as_secs());
@@ -131,10 +158,27 @@ impl Stream {
             } else {
                 tracing::warn!(error, retry_in_s, "not connected to the collector");
             }
-            if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            let again = async {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = self.renewed.notified() => {}
+                }
+            };
+            if matches!(ended, Ended::Stopping(_)) || stop.run_until_cancelled(again).await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Before this host is enrolled there is nobody to talk to. False when told to stop.
+    async fn wait_for_identity(&self, stop: &CancellationToken) -> bool {
+        let missing = || matches!(IdentityDir::open(&self.data_dir).and_then(|dir| dir.load()), Ok(None));
+        while missing() {
+            if stop.run_until_cancelled(sleep(ENROLLED_LOOK)).await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// One connection to its end: why it ended, and how long it lasted after its handshake.
@@ -150,6 +194,7 @@ impl Stream {
 
     async fn connect(&self, last_good: &Arc<LastGood>) -> Result<Channel, Ended> {
         let identity = IdentityDir::open(&self.data_dir)?.load()?.ok_or(Ended::NotEnrolled)?;
+        self.keeper.claim(identity.place.agent).await??;
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
         Ok(connect::connect_again(endpoint, identity.tls()?, CONNECT_TIMEOUT, last_good).await?)
     }

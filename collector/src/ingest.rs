@@ -11,6 +11,7 @@ pub mod fuzz;
 mod limits;
 mod opening;
 pub mod presence;
+mod processes;
 pub mod quota;
 mod records;
 mod rows;

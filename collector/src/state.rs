@@ -19,11 +19,13 @@ mod index;
 mod invariants;
 mod lanes;
 pub(crate) mod presence;
+pub(crate) mod recovery;
 mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
 

@@ -69,6 +69,9 @@ fn samples() -> BTreeMap<String, Sample> {
             sample(pb::RangeRequest { query: "up".into(), start_ms: 1, end_ms: 2, step_ms: 1 }),
         ),
         ("range_response", sample(range_response())),
+        ("challenge_response", sample(pb::ChallengeResponse { nonce: "00ff".repeat(16) })),
+        ("recover_request", sample(recover_request())),
+        ("recover_response", sample(pb::RecoverResponse { certificate_pem: "a".into(), ca_pem: "b".into() })),
         ("renew_request", sample(pb::RenewRequest { csr: vec![0x30, 0x82] })),
         ("renew_response", sample(pb::RenewResponse { certificate_pem: "a".into(), ca_pem: "b".into() })),
         (
@@ -82,6 +85,7 @@ fn samples() -> BTreeMap<String, Sample> {
         ),
         ("session_request.heartbeat", sample(up(heartbeat()))),
         ("session_request.hello", sample(up(hello()))),
+        ("session_request.hello_of_process", sample(up(hello_of_process()))),
         ("session_request.records.gap", sample(up(records(4, gap())))),
         ("session_request.records.host_event", sample(up(records(1, host_event())))),
         (
@@ -114,6 +118,7 @@ fn samples() -> BTreeMap<String, Sample> {
         ("session_response.config", sample(down(Down::Config(config())))),
         ("session_response.throttle", sample(down(throttle()))),
         ("session_response.welcome", sample(down(welcome()))),
+        ("session_response.welcome_with_tip", sample(down(welcome_with_tip()))),
         ("subscribe_request.acked", sample(subscribe(Since::Acked(true)))),
         ("subscribe_request.cursor", sample(subscribe(Since::Cursor("c1".into())))),
         ("subscribe_request.earliest", sample(subscribe(Since::Earliest(true)))),

@@ -88,6 +88,10 @@ event_kinds! {
     HostRetired = "host.retired", true;
     /// The mapping from boot time to event time jumped.
     HostClockStep = "host.clock_step", true;
+    /// It proved its key after its certificate had run out, and got a new one.
+    HostRecovered = "host.recovered", true;
+    /// An operator lets it recover once, and ends its quarantine if its identity was cloned.
+    HostRecoveryAllowed = "host.recovery_allowed", true;
     /// Facts, version or clock offset changed.
     HostUpdated = "host.updated", false;
     /// A row came while older ones are still in the host's spool: the state of its alerts before them is kept.

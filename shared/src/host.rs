@@ -51,6 +51,10 @@ pub struct Host {
     pub clock_offset_ms: Option<i64>,
     /// Facts of the host (os, kernel, cpu, memory …), as the agent took them at its start.
     pub facts: Labels,
+    /// When it last came back with a certificate that had run out, by proof of its key.
+    pub recovered_at: Option<Timestamp>,
+    /// Until when an operator lets it come back once more, also with an older key.
+    pub recovery_until: Option<Timestamp>,
 }
 
 impl Host {

@@ -95,6 +95,7 @@ async fn a_role_is_a_bound() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Cases: I5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_works_once_and_for_the_host_it_was_made_for() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
@@ -110,6 +111,7 @@ async fn a_token_works_once_and_for_the_host_it_was_made_for() -> anyhow::Result
     Ok(())
 }
 
+// Cases: I8
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_host_is_cut_off_within_five_seconds() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;

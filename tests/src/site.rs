@@ -177,24 +177,49 @@ impl Site {
 
     /// Enrols a host and starts its agent.
     pub async fn host(&self, name: &str, env: pb::Env) -> anyhow::Result<Host> {
-        let dir = self.dir().join(name);
-        let host = Host { name: name.to_owned(), dir, environment: Vec::new(), agent: None };
+        let host = self.stranger(name)?;
+        self.enrol(&host, env, &[]).await?;
+        Ok(host)
+    }
+
+    /// A host that nobody knows yet.
+    pub fn stranger(&self, name: &str) -> anyhow::Result<Host> {
+        let (dir, environment) = (self.dir().join(name), Vec::new());
+        let host = Host { name: name.to_owned(), dir, environment, agent: None };
         std::fs::create_dir_all(host.textfiles())?;
         std::fs::write(host.config_file(), host.config())?;
         std::fs::File::open(host.config_file())?.sync_all()?; // It outlasts a power cut; the rest is the agent's task.
-        let token = self.api.token(env, name).await?;
-        let config = host.config_file();
-        let file = host.dir.join("token");
-        std::fs::write(&file, token)?;
-        let token = format!("@{}", text(&file)?);
-        let arguments =
-            ["enroll", "--collector", &self.addresses.front, "--token", &token, "--hostname", name];
-        let enrolled =
-            process::output("tocsin-agent", &[&arguments[..], &["--config", text(&config)?]].concat())?;
-        std::fs::remove_file(file)?;
-        ensure!(enrolled.status.success(), "cannot enrol: {}", String::from_utf8_lossy(&enrolled.stderr));
         Ok(host)
     }
+
+    /// Enrols a host under its name, with further arguments.
+    pub async fn enrol(&self, host: &Host, env: pb::Env, more: &[&str]) -> anyhow::Result<()> {
+        let token = self.api.token(env, &host.name).await?;
+        let (config, file) = (host.config_file(), host.dir.join("token"));
+        std::fs::write(&file, token)?;
+        let token = format!("@{}", text(&file)?);
+        let arguments = enrolment(&self.addresses.front, &token, &host.name);
+        let arguments = [&arguments[..], &["--config", text(&config)?], more].concat();
+        let enrolled = process::output("tocsin-agent", &arguments)?;
+        std::fs::remove_file(file)?;
+        ensure!(enrolled.status.success(), "cannot enrol: {}", String::from_utf8_lossy(&enrolled.stderr));
+        Ok(())
+    }
+}
+
+/// The command line that enrols a host.
+pub fn enrolment<'a>(front: &'a str, token: &'a str, name: &'a str) -> [&'a str; 7] {
+    ["enroll", "--collector", front, "--token", token, "--hostname", name]
+}
+
+/// Copies a directory with all that is in it; what lies there already is replaced.
+pub fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status()?;
+    ensure!(copied.success(), "cannot copy {} to {}", from.display(), to.display());
+    Ok(())
 }
 
 fn bound(dir: &Path) -> PathBuf {
@@ -292,7 +317,7 @@ impl Host {
         self.dir.join("textfiles")
     }
 
-    fn config_file(&self) -> PathBuf {
+    pub fn config_file(&self) -> PathBuf {
         self.dir.join("agent.toml")
     }
 

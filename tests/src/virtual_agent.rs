@@ -122,6 +122,7 @@ impl VirtualAgent {
             clock: Some(clock),
             facts: Vec::new(),
             interval_ms,
+            process: Uuid::new_v4().simple().to_string(),
         };
         up.send(pb::SessionRequest { kind: Some(Up::Hello(hello)) }).await?;
         let down =

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tocsin_proto::connect::{Endpoint, InvalidEndpoint};
 use tocsin_shared::certificate::AgentUri;
 use tocsin_shared::identity::AgentId;
+use tocsin_shared::secret::{Sha256, hex};
 use uuid::Uuid;
 
 /// The version of the file's format.
@@ -17,6 +18,16 @@ pub struct Place {
     pub agent: AgentId,
     pub cluster: Uuid,
     pub collector: Endpoint,
+    /// Where it enrolled, for when its certificate has run out; none in an identity of an older agent.
+    pub front: Option<Front>,
+}
+
+/// The collector's front listener and what its chain ends in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    pub endpoint: Endpoint,
+    /// SHA-256 of the last certificate of the chain, as the join token had it.
+    pub pin: Sha256,
 }
 
 /// Why a text is not an `identity.toml`.
@@ -30,6 +41,10 @@ pub enum InvalidPlace {
     Id { field: &'static str, text: String },
     #[error("`collector`: {0}")]
     Collector(#[from] InvalidEndpoint),
+    #[error("`front_pin` is not 64 hex digits")]
+    Pin,
+    #[error("`front` and `front_pin` belong together: give both or none")]
+    HalfFront,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +55,8 @@ struct RawPlace {
     agent: String,
     cluster: String,
     collector: String,
+    front: Option<String>,
+    front_pin: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -61,23 +78,44 @@ impl Place {
         if format != FORMAT {
             return Err(InvalidPlace::Format(format));
         }
-        let RawPlace { _format, agent, cluster, collector } = toml::from_str(text).map_err(toml)?;
+        let RawPlace { _format, agent, cluster, collector, front, front_pin } =
+            toml::from_str(text).map_err(toml)?;
         let id = |field, text: String| Uuid::try_parse(&text).map_err(|_| InvalidPlace::Id { field, text });
         Ok(Self {
             agent: AgentId(id("agent", agent)?),
             cluster: id("cluster", cluster)?,
             collector: collector.parse()?,
+            front: read_front(front, front_pin)?,
         })
     }
 
     /// Writes what `parse` reads. None of the values can hold a quote.
     pub fn print(&self) -> String {
-        let Self { agent, cluster, collector } = self;
-        format!(
-            "# Written by tocsin-agent at enrolment. Only `collector` may be changed by hand.\n\
+        let Self { agent, cluster, collector, front } = self;
+        let mut text = format!(
+            "# Written by tocsin-agent at enrolment. Only `collector` and `front` may be changed by hand.\n\
              format = {FORMAT}\nagent = \"{agent}\"\ncluster = \"{cluster}\"\ncollector = \"{collector}\"\n"
-        )
+        );
+        if let Some(Front { endpoint, pin }) = front {
+            text += &format!("front = \"{endpoint}\"\nfront_pin = \"{}\"\n", hex(pin));
+        }
+        text
     }
+}
+
+fn read_front(front: Option<String>, pin: Option<String>) -> Result<Option<Front>, InvalidPlace> {
+    match (front, pin) {
+        (None, None) => Ok(None),
+        (Some(front), Some(pin)) => Ok(Some(Front { endpoint: front.parse()?, pin: read_pin(&pin)? })),
+        _ => Err(InvalidPlace::HalfFront),
+    }
+}
+
+fn read_pin(text: &str) -> Result<Sha256, InvalidPlace> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
+    let pin: Option<Sha256> = bytes.and_then(|bytes| bytes.try_into().ok());
+    pin.filter(|pin| hex(pin) == text).ok_or(InvalidPlace::Pin)
 }
 
 #[cfg(test)]
@@ -86,11 +124,17 @@ mod tests {
 
     #[test]
     fn a_place_reads_and_writes() {
-        for collector in ["collector.example.com:9443", "[::1]:9443", "10.0.0.1:1"] {
+        let front = |endpoint: &str| Front { endpoint: endpoint.parse().unwrap(), pin: [0xa5; 32] };
+        for (collector, front) in [
+            ("collector.example.com:9443", Some(front("collector.example.com:9444"))),
+            ("[::1]:9443", Some(front("[::1]:9444"))),
+            ("10.0.0.1:1", None),
+        ] {
             let place = Place {
                 agent: AgentId(Uuid::from_u128(1)),
                 cluster: Uuid::from_u128(2),
                 collector: collector.parse().unwrap(),
+                front,
             };
             assert_eq!(Place::parse(&place.print()).unwrap(), place);
         }
@@ -105,6 +149,8 @@ mod tests {
             (String::new(), "missing field `format`"),
             (good.replace("format = 1", "format = 2\nnews = true"), "upgrade the agent"),
             (format!("{good}news = true\n"), "unknown field `news`"),
+            (format!("{good}front = \"c:2\"\n"), "belong together"),
+            (format!("{good}front = \"c:2\"\nfront_pin = \"é5\"\n"), "`front_pin` is not 64 hex digits"),
             (good.replace("agent = \"0", "agent = \"x"), "`agent` is not a uuid"),
             (good.replace("cluster = \"0", "cluster = \"x"), "`cluster` is not a uuid"),
             (good.replace("c:1", "c"), "names no port"),

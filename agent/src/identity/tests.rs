@@ -39,6 +39,7 @@ fn place(agent: u128) -> Place {
         agent: AgentId(Uuid::from_u128(agent)),
         cluster: Uuid::from_u128(99),
         collector: "collector:9443".parse().unwrap(),
+        front: None,
     }
 }
 
@@ -103,6 +104,7 @@ fn a_host_that_has_not_enrolled_has_no_identity() {
     assert!(host.dir.load().unwrap().is_none(), "a key alone is no identity");
 }
 
+// Cases: I5
 #[test]
 fn a_lost_answer_is_asked_for_again_with_the_same_key() {
     let host = Host::new();
@@ -134,6 +136,7 @@ fn a_renewal_takes_a_new_key_and_all_or_nothing() {
     assert_eq!(host.dir.load().unwrap().unwrap().serial, new.serial);
 }
 
+// Cases: I7
 #[test]
 fn a_crash_at_any_file_leaves_the_old_or_the_new_identity() {
     // The steps of a renewal in order, each file whole in its old or new state, with what a torn write leaves beside.
@@ -168,6 +171,7 @@ fn a_crash_at_any_file_leaves_the_old_or_the_new_identity() {
     }
 }
 
+// Cases: I7
 #[test]
 fn an_answer_that_does_not_fit_changes_nothing() {
     let (host, old) = Host::enrolled();

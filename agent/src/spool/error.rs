@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tocsin_shared::identity::AgentId;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::log::LogError;
 
@@ -21,6 +22,12 @@ pub enum SpoolError {
     AckBeyondEnd { lane: Lane, acked: u64, end: u64 },
     #[error("{} holds no epoch: restore it, or move the spool directory away to start a new one", path.display())]
     InvalidEpoch { path: PathBuf },
+    #[error("{} names no agent: restore it, or move the spool directory away to start a new one", path.display())]
+    InvalidOwner { path: PathBuf },
+    #[error(
+        "the spool holds the records of agent {owner}, and this host is agent {agent} now: restart the agent, and they are set aside"
+    )]
+    OtherOwner { owner: AgentId, agent: AgentId },
     #[error("{} has version {found}, this agent knows up to {known}: start a newer agent, the file is untouched", path.display())]
     Newer { path: PathBuf, found: u8, known: u8 },
     #[error(

@@ -85,6 +85,26 @@ impl Ledger {
         self.epoch
     }
 
+    /// Gives the accounts another epoch's name; returns the one they had.
+    pub(super) fn set_epoch(&mut self, epoch: Epoch) -> Epoch {
+        std::mem::replace(&mut self.epoch, epoch)
+    }
+
+    /// The closed ranges up to `end` about which nothing is left to do.
+    pub(super) fn settled(&self, lane: Lane, end: u64) -> Vec<(u64, u64)> {
+        let (mut settled, mut from) = (Vec::new(), 1);
+        for (first, last) in self.unsettled(lane, 1, end) {
+            if from < first {
+                settled.push((from, first - 1));
+            }
+            from = last + 1;
+        }
+        if from <= end {
+            settled.push((from, end));
+        }
+        settled
+    }
+
     pub(super) fn acked(&self, lane: Lane) -> &Ranges {
         &self.lanes[lane.index()].acked
     }

@@ -1,4 +1,4 @@
-//! Who may use a spool directory, and which epoch it is in.
+//! Who may use a spool directory, whose records it holds, and which epoch it is in.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::libc;
 use tocsin_shared::disk::{Disk, read_whole, replace};
-use tocsin_shared::identity::Epoch;
+use tocsin_shared::identity::{AgentId, Epoch};
 use uuid::Uuid;
 
 use super::SpoolError;
@@ -68,9 +68,36 @@ pub(super) fn epoch(disk: &dyn Disk, dir: &Path, new: Epoch) -> Result<Epoch, Sp
             .map(Epoch)
             .ok_or(SpoolError::InvalidEpoch { path }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            replace(disk, &path, format!("{new}\n").as_bytes()).map_err(SpoolError::disk("write", &path))?;
+            write_epoch(disk, dir, new)?;
             Ok(new)
         }
         Err(error) => Err(SpoolError::disk("read", &path)(error)),
     }
+}
+
+/// Names the epoch that the spool is in; durable on return.
+pub(super) fn write_epoch(disk: &dyn Disk, dir: &Path, epoch: Epoch) -> Result<(), SpoolError> {
+    let path = dir.join("epoch");
+    replace(disk, &path, format!("{epoch}\n").as_bytes()).map_err(SpoolError::disk("write", &path))
+}
+
+/// Whose records are in `dir`.
+pub(super) fn owner(disk: &dyn Disk, dir: &Path) -> Result<Option<AgentId>, SpoolError> {
+    let path = dir.join("owner");
+    match read_whole(disk, &path, EPOCH_MAX) {
+        Ok(content) if content.iter().all(u8::is_ascii_whitespace) => Ok(None),
+        Ok(content) => {
+            let owner = std::str::from_utf8(&content).ok().and_then(|text| text.trim().parse().ok());
+            owner.map(Some).ok_or(SpoolError::InvalidOwner { path })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SpoolError::disk("read", &path)(error)),
+    }
+}
+
+/// Writes down whose they are, or that they are nobody's yet.
+pub(super) fn set_owner(disk: &dyn Disk, dir: &Path, owner: Option<AgentId>) -> Result<(), SpoolError> {
+    let path = dir.join("owner");
+    let text = owner.map(|owner| owner.to_string()).unwrap_or_default();
+    replace(disk, &path, format!("{text}\n").as_bytes()).map_err(SpoolError::disk("write", &path))
 }

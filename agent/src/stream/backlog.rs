@@ -129,8 +129,32 @@ fn sendable(
     Ok(Some(row.to_wire(seq)))
 }
 
+/// The row of this number, as it is here; none when it is gone or cannot be read.
+pub(crate) fn row_at(spool: &Spool, seq: u64) -> Result<Option<Chain>, SpoolError> {
+    let (mut table, mut row) = (None, None);
+    for entry in spool.reread(Lane::Samples, seq, seq)? {
+        match entry.numbered {
+            false => table = table_in(&entry),
+            true => row = (entry.seq == seq && entry.kind == ROW).then(|| StoredRow::decode(entry.payload)),
+        }
+    }
+    match (row.flatten(), table) {
+        (Some(row), Some(table)) if row.chain <= seq => chain_to(spool, seq, &row, table.series.len()),
+        _ => Ok(None),
+    }
+}
+
 /// The row in full, from its chain's beginning.
 fn whole(spool: &mut Spool, seq: u64, row: &StoredRow, width: usize) -> Result<Option<Vec<u8>>, SpoolError> {
+    let chain = chain_to(spool, seq, row, width)?;
+    Ok(chain.map(|chain| {
+        let mut data = Vec::new();
+        chain.encode_again(&mut data);
+        data
+    }))
+}
+
+fn chain_to(spool: &Spool, seq: u64, row: &StoredRow, width: usize) -> Result<Option<Chain>, SpoolError> {
     let mut chain = Chain::new(width);
     let mut expected = row.chain;
     for entry in spool.reread(Lane::Samples, row.chain, seq)?.into_iter().filter(|entry| entry.numbered) {
@@ -143,10 +167,5 @@ fn whole(spool: &mut Spool, seq: u64, row: &StoredRow, width: usize) -> Result<O
         }
         expected += 1;
     }
-    if expected != seq + 1 {
-        return Ok(None);
-    }
-    let mut data = Vec::new();
-    chain.encode_again(&mut data);
-    Ok(Some(data))
+    Ok((expected == seq + 1).then_some(chain))
 }

@@ -27,6 +27,7 @@ use super::Ended;
 use super::backlog::Request;
 use super::records;
 use super::session::{Action, PROGRESS_TIMEOUT, Session, SessionError};
+use crate::keep::life::Tip;
 use crate::keep::{Keeper, Standing};
 use crate::rows::LiveRow;
 use crate::tick::Reading;
@@ -51,6 +52,8 @@ pub(crate) struct Greeting {
     pub boot_id: String,
     pub facts: Labels,
     pub interval: Duration,
+    /// Drawn at the agent's start, 32 hex digits.
+    pub process: String,
 }
 
 /// Streams until the connection is of no use any more, and says why.
@@ -81,7 +84,7 @@ pub(super) async fn session(
 }
 
 fn hello(keeper: &Keeper, greeting: &Greeting) -> pb::Hello {
-    let Greeting { agent_version, boot_id, facts, interval } = greeting;
+    let Greeting { agent_version, boot_id, facts, interval, process } = greeting;
     pb::Hello {
         protocol_version: PROTOCOL,
         agent_version: agent_version.clone(),
@@ -90,6 +93,7 @@ fn hello(keeper: &Keeper, greeting: &Greeting) -> pb::Hello {
         clock: Some(records::clock(Reading::now())),
         facts: labels_out(facts),
         interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+        process: process.clone(),
     }
 }
 
@@ -98,10 +102,17 @@ fn request(kind: Up) -> pb::SessionRequest {
 }
 
 pub(super) fn lanes_in(lanes: Vec<pb::LaneAcknowledgement>) -> Result<Vec<(Lane, Ranges)>, Ended> {
-    let lane = |pb::LaneAcknowledgement { lane, taken }| -> Result<_, tocsin_proto::convert::InvalidMessage> {
-        Ok((Lane::from_number(lane)?, taken.unwrap_or_default().try_into()?))
-    };
+    let lane =
+        |pb::LaneAcknowledgement { lane, taken, .. }| -> Result<_, tocsin_proto::convert::InvalidMessage> {
+            Ok((Lane::from_number(lane)?, taken.unwrap_or_default().try_into()?))
+        };
     lanes.into_iter().map(lane).collect::<Result<_, _>>().map_err(|error| Ended::Protocol(error.to_string()))
+}
+
+/// The highest row that the collector has, where it says so.
+fn tip_in(lanes: &[pb::LaneAcknowledgement]) -> Tip {
+    let samples = lanes.iter().find(|lane| lane.lane == Lane::Samples.number());
+    samples.map(|lane| Tip { seq: lane.tip, fingerprint: lane.tip_fingerprint }).unwrap_or_default()
 }
 
 /// A session's sockets and queues.
@@ -134,8 +145,12 @@ impl<'a> Shell<'a> {
                 "it speaks version {protocol_version}, we speak {PROTOCOL}"
             )));
         }
+        let tip = tip_in(&lanes);
         let lanes = lanes_in(lanes)?;
-        keeper.acknowledge(lanes.clone()).await??;
+        if let Some(why) = keeper.compare(lanes.clone(), tip).await?? {
+            return Err(Ended::OtherLife(why));
+        }
+        keeper.acknowledge(lanes).await??;
         let (live_rows, live) = mpsc::channel(LIVE_QUEUE);
         let settled = keeper.attach(live_rows).await?;
         let pb::SessionConfig { heartbeat_ms, instance } = config.unwrap_or_default();

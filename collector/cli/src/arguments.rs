@@ -201,6 +201,21 @@ pub enum HostCommand {
         /// Its name or its agent's id
         name: String,
     },
+    /// Let a host come back by its key, and end the quarantine of a cloned identity
+    #[command(
+        name = "allow-recovery",
+        after_help = "\
+Example:
+  tocsin host allow-recovery web-1
+
+For a host whose certificate ran out a second time within 30 days, that was set back to a snapshot, or whose identity
+was cloned: first give the copy an identity of its own, on it, with `tocsin-agent enroll --split`. Good for a day and
+for one recovery."
+    )]
+    AllowRecovery {
+        /// Its name or its agent's id
+        name: String,
+    },
     /// Revoke a host's certificates; its stream ends within 5 s
     #[command(
         after_help = "Example:\n  tocsin host revoke web-1\n\nFor a host that may be in foreign hands. It can send nothing until it enrols anew."

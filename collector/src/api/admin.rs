@@ -117,6 +117,17 @@ impl AdminService for Api {
         Ok(Response::new(pb::RevokeHostResponse { revoked: u32::try_from(revoked).unwrap_or(u32::MAX) }))
     }
 
+    async fn allow_recovery(
+        &self,
+        request: Request<pb::AllowRecoveryRequest>,
+    ) -> Result<Response<pb::AllowRecoveryResponse>, Status> {
+        let who = Who::of(&request)?;
+        let agent = self.host(request.into_inner().name).await?.agent;
+        let host = self.change_host(&who, agent, Command::AllowRecovery { agent }).await?;
+        self.presence.forget_processes(agent);
+        Ok(Response::new(pb::AllowRecoveryResponse { host: Some((&host).into()) }))
+    }
+
     async fn create_principal(
         &self,
         request: Request<pb::CreatePrincipalRequest>,

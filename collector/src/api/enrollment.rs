@@ -1,37 +1,42 @@
-//! Enrolment and renewal: certificates for hosts.
+//! Enrolment, renewal and recovery: certificates for hosts.
 //!
 //! The authority signs first and the ledger decides then: a certificate that was not recorded is let in nowhere.
+//! Strangers are counted (`identity::throttle`), and cost a signature only with a token or key that is known.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tocsin_proto::convert::Number;
 use tocsin_proto::pb;
 use tocsin_proto::pb::enrollment_service_server::EnrollmentService;
-use tocsin_shared::event::{Actor, Subject};
+use tocsin_shared::event::{Actor, EventKind, Subject};
 use tocsin_shared::host::Host;
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
-use tocsin_shared::secret::sha256;
-use tokio::sync::Semaphore;
+use tocsin_shared::secret::{NoRandomness, sha256};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::clock::{self, now};
 use crate::identity::authorise::Caller;
 use crate::identity::ca::{Authority, Issued};
+use crate::identity::proof::Challenges;
+use crate::identity::throttle::Throttle;
 use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
+use crate::listen::connection::Peer;
+use crate::listen::limits::{Origin, origin};
 use crate::samples::Store;
 use crate::state::command::{Enrolment, NewCertificate};
-use crate::state::{Command, Refusal};
+use crate::state::{Command, Refusal, State, recovery};
 
 /// Enrolments and renewals at a time: each costs a signature, and strangers may ask.
 const AT_A_TIME: usize = 16;
 /// A DNS name has at most this many bytes.
 const HOSTNAME_BYTES_MAX: usize = 253;
 
-/// The service on both listeners: Enroll on the front, Renew on the agents'.
+/// The service on both listeners: Renew on the agents', the others on the front.
 #[derive(Clone)]
 pub struct Enrollment {
     pub ledger: Ledger,
@@ -41,12 +46,50 @@ pub struct Enrollment {
     /// Port of the agents' listener, as `:PORT`: the host is the one that was enrolled with.
     pub agents_endpoint: String,
     pub permits: Arc<Semaphore>,
+    pub strangers: Arc<Strangers>,
+}
+
+/// What is known of those who have no identity yet, or none that is valid.
+pub struct Strangers {
+    throttle: Mutex<Throttle>,
+    challenges: Challenges,
+    since: Instant,
+}
+
+impl Strangers {
+    /// Nobody has asked yet.
+    pub fn new() -> Result<Arc<Self>, NoRandomness> {
+        let (throttle, challenges) = (Mutex::default(), Challenges::new()?);
+        Ok(Arc::new(Self { throttle, challenges, since: Instant::now() }))
+    }
+
+    fn admit(&self, who: Option<Origin>) -> Result<(), Status> {
+        let Some(who) = who else { return Ok(()) }; // Without a connection, in tests.
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.admit(who, self.since.elapsed()).map_err(|wait| Status::resource_exhausted(wait.to_string()))
+    }
+
+    fn bad(&self, who: Option<Origin>) {
+        if let Some(who) = who {
+            let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+            throttle.bad(who, self.since.elapsed());
+        }
+    }
+}
+
+fn origin_of<T>(request: &Request<T>) -> Option<Origin> {
+    request.extensions().get::<Peer>().map(|peer| origin(peer.addr.ip()))
 }
 
 impl Enrollment {
     /// The permits of one collector.
     pub fn permits() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(AT_A_TIME))
+    }
+
+    fn permit(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let permit = self.permits.try_acquire();
+        permit.map_err(|_| Status::resource_exhausted("too many enrolments and renewals at once; try again"))
     }
 
     fn issue(&self, csr: &[u8], agent: AgentId, generation: u32) -> Result<(Issued, NewCertificate), Status> {
@@ -65,15 +108,38 @@ impl Enrollment {
         Ok((issued, certificate))
     }
 
-    async fn renewed(&self, csr: &[u8], agent: AgentId, actor: Actor) -> Result<Issued, Status> {
+    async fn next_generation(&self, agent: AgentId) -> Result<u32, Status> {
         let newest = self.ledger.read(move |state| {
             state.certificates_of(agent).next_back().map_or(0, |certificate| certificate.generation)
         });
-        let generation = newest.await.map_err(stopping)? + 1;
-        let (issued, certificate) = self.issue(csr, agent, generation)?;
-        let command = Command::RenewCertificate { agent, certificate };
-        self.ledger.submit(command, actor).await.map_err(stopping)?.map_err(refused)?;
-        Ok(issued)
+        Ok(newest.await.map_err(stopping)? + 1)
+    }
+
+    /// `shown` is the serial that asked.
+    async fn renewed(&self, csr: &[u8], agent: AgentId, shown: Option<String>) -> Result<Issued, Status> {
+        let (issued, certificate) = self.issue(csr, agent, self.next_generation(agent).await?)?;
+        let command = Command::RenewCertificate { agent, shown, certificate };
+        let decided = self.ledger.submit(command, Actor::Agent(agent)).await.map_err(stopping)?;
+        let events = decided.map_err(refused)?;
+        if events.iter().any(|event| event.kind == EventKind::CertificateIssued) {
+            return Ok(issued);
+        }
+        let words = move |state: &State| state.host(agent).map(|host| recovery::cloned_words(&host.instance));
+        let words = self.ledger.read(words).await.map_err(stopping)?.unwrap_or_default();
+        tracing::warn!(%agent, "a certificate asked for a second successor: its identity is cloned");
+        Err(Status::failed_precondition(words))
+    }
+
+    async fn recovered(
+        &self,
+        agent: AgentId,
+        proof_sha256: [u8; 32],
+        csr: &[u8],
+    ) -> Result<Result<Issued, Refusal>, Status> {
+        let (issued, certificate) = self.issue(csr, agent, self.next_generation(agent).await?)?;
+        let command = Command::Recover { agent, proof_sha256, certificate };
+        let decided = self.ledger.submit(command, Actor::Agent(agent)).await.map_err(stopping)?;
+        Ok(decided.map(|_| issued))
     }
 
     /// The host that a token was used for, if the answer to that got lost.
@@ -94,10 +160,9 @@ impl EnrollmentService for Enrollment {
         &self,
         request: Request<pb::EnrollRequest>,
     ) -> Result<Response<pb::EnrollResponse>, Status> {
-        let _permit = self
-            .permits
-            .try_acquire()
-            .map_err(|_| Status::resource_exhausted("too many enrolments at once; try again"))?;
+        let who = origin_of(&request);
+        self.strangers.admit(who)?;
+        let _permit = self.permit()?;
         let pb::EnrollRequest { token_id: _, token_secret, csr, hostname, agent_version } =
             request.into_inner();
         let usable = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -106,9 +171,15 @@ impl EnrollmentService for Enrollment {
                 "the host name has 1 to 253 letters, digits, `.`, `-` or `_`",
             ));
         }
+        let token_sha256 = sha256(&token_secret);
+        let is_known = self.ledger.read(move |state| state.token_by_digest(&token_sha256).is_some());
+        if !is_known.await.map_err(stopping)? {
+            self.strangers.bad(who);
+            let words = "unknown join token: create one with `tocsin token create`";
+            return Err(Status::permission_denied(words));
+        }
         let agent = AgentId(Uuid::new_v4());
         let (issued, certificate) = self.issue(&csr, agent, 1)?;
-        let token_sha256 = sha256(&token_secret);
         let enrolment = Enrolment {
             token_sha256,
             instance: hostname,
@@ -132,7 +203,7 @@ impl EnrollmentService for Enrollment {
             Some(host) => (host, issued),
             None => {
                 let host = self.earlier(token_sha256).await?;
-                let issued = self.renewed(&csr, host.agent, Actor::Agent(host.agent)).await?;
+                let issued = self.renewed(&csr, host.agent, None).await?;
                 (host, issued)
             }
         };
@@ -150,16 +221,55 @@ impl EnrollmentService for Enrollment {
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
-        let _permit = self
-            .permits
-            .try_acquire()
-            .map_err(|_| Status::resource_exhausted("too many renewals at once; try again"))?;
-        let Some(Caller::Agent(agent, _)) = request.extensions().get::<Caller>().cloned() else {
+        let _permit = self.permit()?;
+        let Some(Caller::Agent(agent, shown)) = request.extensions().get::<Caller>().cloned() else {
             return Err(Status::permission_denied("only an agent renews its certificate"));
         };
         let pb::RenewRequest { csr } = request.into_inner();
-        let issued = self.renewed(&csr, agent, Actor::Agent(agent)).await?;
+        let issued = self.renewed(&csr, agent, Some(shown)).await?;
         Ok(Response::new(pb::RenewResponse {
+            certificate_pem: issued.pem,
+            ca_pem: self.authority.pem().to_owned(),
+        }))
+    }
+
+    async fn challenge(
+        &self,
+        request: Request<pb::ChallengeRequest>,
+    ) -> Result<Response<pb::ChallengeResponse>, Status> {
+        self.strangers.admit(origin_of(&request))?;
+        let nonce = self.strangers.challenges.nonce(now());
+        let nonce = nonce.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(pb::ChallengeResponse { nonce }))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<pb::RecoverRequest>,
+    ) -> Result<Response<pb::RecoverResponse>, Status> {
+        let who = origin_of(&request);
+        self.strangers.admit(who)?;
+        let _permit = self.permit()?;
+        let pb::RecoverRequest { agent, nonce, proof, csr } = request.into_inner();
+        let agent: AgentId =
+            agent.parse().map_err(|_| Status::invalid_argument("the agent's id is no uuid"))?;
+        let proved =
+            self.strangers.challenges.check(&nonce, agent, &csr, &proof, now()).map_err(|error| {
+                self.strangers.bad(who);
+                Status::permission_denied(error.to_string())
+            })?;
+        // Before anything is signed: a key that is nobody's costs nothing more.
+        let known = move |state: &State| state.certificates_of(agent).any(|c| c.key_sha256 == proved);
+        if !self.ledger.read(known).await.map_err(stopping)? {
+            self.strangers.bad(who);
+            return Err(Status::permission_denied("this key is not known here: enrol the host again"));
+        }
+        let issued = self.recovered(agent, proved, &csr).await?.map_err(|refusal| {
+            tracing::warn!(%agent, %refusal, "a host asked to recover");
+            refused(refusal)
+        })?;
+        tracing::info!(%agent, serial = issued.serial, "a host recovered by its key");
+        Ok(Response::new(pb::RecoverResponse {
             certificate_pem: issued.pem,
             ca_pem: self.authority.pem().to_owned(),
         }))

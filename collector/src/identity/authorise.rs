@@ -45,6 +45,9 @@ pub enum Access {
 pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.EnrollmentService/Enroll", Access::Anonymous),
     ("/tocsin.v1.EnrollmentService/Renew", Access::Agent),
+    ("/tocsin.v1.EnrollmentService/Challenge", Access::Anonymous),
+    // The certificate has run out; what it brings instead, a proof of its key, is checked in the call.
+    ("/tocsin.v1.EnrollmentService/Recover", Access::Anonymous),
     ("/tocsin.v1.AgentService/Session", Access::Agent),
     ("/tocsin.v1.QueryService/Instant", Access::Viewer),
     ("/tocsin.v1.QueryService/Range", Access::Viewer),
@@ -73,6 +76,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.AdminService/LabelHost", Access::Operator),
     ("/tocsin.v1.AdminService/RetireHost", Access::Operator),
     ("/tocsin.v1.AdminService/RevokeHost", Access::Admin),
+    ("/tocsin.v1.AdminService/AllowRecovery", Access::Operator),
     ("/tocsin.v1.AdminService/CreatePrincipal", Access::Admin),
     ("/tocsin.v1.AdminService/ListPrincipals", Access::Admin),
     ("/tocsin.v1.AdminService/RevokePrincipal", Access::Admin),
@@ -161,6 +165,8 @@ mod tests {
     const GOLDEN: &str = "
         x......  /tocsin.v1.EnrollmentService/Enroll
         .x.....  /tocsin.v1.EnrollmentService/Renew
+        x......  /tocsin.v1.EnrollmentService/Challenge
+        x......  /tocsin.v1.EnrollmentService/Recover
         .x.....  /tocsin.v1.AgentService/Session
         ...xxxx  /tocsin.v1.QueryService/Instant
         ...xxxx  /tocsin.v1.QueryService/Range
@@ -188,6 +194,7 @@ mod tests {
         .....xx  /tocsin.v1.AdminService/LabelHost
         .....xx  /tocsin.v1.AdminService/RetireHost
         ......x  /tocsin.v1.AdminService/RevokeHost
+        .....xx  /tocsin.v1.AdminService/AllowRecovery
         ......x  /tocsin.v1.AdminService/CreatePrincipal
         ......x  /tocsin.v1.AdminService/ListPrincipals
         ......x  /tocsin.v1.AdminService/RevokePrincipal
@@ -204,6 +211,7 @@ mod tests {
         .......  /tocsin.v1.queryservice/instant
         .......  /";
 
+    // Cases: H15
     #[test]
     fn every_method_and_every_caller() {
         let rows: Vec<(&str, &str)> =

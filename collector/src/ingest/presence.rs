@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::processes::{Entry, Processes, Seen};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::time::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ pub struct Presence {
     heartbeat: Duration,
     heard: Mutex<HashMap<AgentId, Heard>>,
     looks: Mutex<Looks>,
+    processes: Mutex<HashMap<AgentId, Processes>>,
 }
 
 /// When the clock was looked at last, and how long it could not be.
@@ -56,7 +58,19 @@ impl Presence {
         let deadline = now + GRACE + heartbeat * MISSED;
         let heard = |agent| (agent, Heard { deadline, at: None, session: None, told: false });
         let looks = Mutex::new(Looks { last: None, blind: Duration::ZERO });
-        Self { heartbeat, heard: Mutex::new(online.into_iter().map(heard).collect()), looks }
+        let heard = Mutex::new(online.into_iter().map(heard).collect());
+        Self { heartbeat, heard, looks, processes: Mutex::default() }
+    }
+
+    /// A process of an agent says Hello: whether it may come in.
+    pub fn enters(&self, agent: AgentId, seen: Seen, now: Instant) -> Entry {
+        let mut all = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(agent).or_default().enter(seen, now)
+    }
+
+    /// Nothing is known of an agent's processes any more: an operator has settled which of two is the host.
+    pub fn forget_processes(&self, agent: AgentId) {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).remove(&agent);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Heard>> {

@@ -13,6 +13,7 @@ use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_proto::pb::session_response::Kind as Down;
 use tocsin_proto::wire::{RECORDS_MAX, ROWS_MAX};
 use tocsin_shared::event::Actor;
+use tocsin_shared::host::HostState;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::clock::{self, Observed, Reading};
 use super::delay::Delays;
 use super::presence::Presence;
+use super::processes::{Entry, Seen};
 use super::quota::{Quotas, Refused, Throttled};
 use super::rows::{Mapping, SessionRows};
 use super::skew::Skews;
@@ -40,7 +42,7 @@ use crate::journal::rows::{Batch, Rows};
 use crate::listen::connection::Peer;
 use crate::room::{RETRY_AFTER, Room};
 use crate::state::command::Heard;
-use crate::state::{Command, Refusal};
+use crate::state::{Command, Refusal, State, recovery};
 
 use super::opening::Opening;
 use super::records;
@@ -59,6 +61,9 @@ const AHEAD_MAX: Duration = Duration::from_secs(60);
 const RETRY_SPREAD: Duration = Duration::from_millis(5);
 /// How often an open stream's certificate is looked at, beside every change of the registry.
 const RECHECK: Duration = Duration::from_secs(5);
+
+/// The fact that says which machine a host was made as: its id, hashed.
+const MACHINE: &str = "machine_id_hash";
 
 /// The agents' service.
 #[derive(Clone)]
@@ -84,13 +89,14 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<pb::SessionRequest>>,
     ) -> Result<Response<Responses>, Status> {
-        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
-        let peer =
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.and_then(|peer| Some((peer.certificate.clone()?, peer.addr.to_string())));
+        let (peer, address) =
             peer.ok_or_else(|| Status::unauthenticated("this connection shows no agent's certificate"))?;
         let (down, responses) = mpsc::channel(DOWN_QUEUE);
         let (agents, input) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            if let Err(status) = agents.serve(peer, input, &down).await {
+            if let Err(status) = agents.serve((peer, address), input, &down).await {
                 down.try_send(Err(status)).ok(); // An agent that left or does not read learns it by the stream's end.
             }
         });
@@ -104,7 +110,12 @@ fn unavailable(_: Stopping) -> Status {
 
 impl Agents {
     /// Serves one stream: whatever carries the messages, and whoever the certificate says is there.
-    async fn serve<S>(&self, peer: PeerIdentity, mut input: S, down: &Sender) -> Result<(), Status>
+    async fn serve<S>(
+        &self,
+        (peer, address): (PeerIdentity, String),
+        mut input: S,
+        down: &Sender,
+    ) -> Result<(), Status>
     where
         S: Stream<Item = Result<pb::SessionRequest, Status>> + Unpin,
     {
@@ -120,6 +131,7 @@ impl Agents {
         let admitted = self.opening.admit().await?;
         let end = self.stop.child_token();
         let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tell_apart(peer.agent, seen(&hello, address)).await?;
         let mut session = Session::open(self, &peer, number, hello).await?;
         self.presence.begin(peer.agent, number, end.clone(), Instant::now(), now());
         tracing::info!(agent = %peer.agent, session = number, "agent connected");
@@ -143,6 +155,27 @@ impl Agents {
         }
         tracing::info!(agent = %peer.agent, session = number, end = %served.as_ref().err().map_or("closed", Status::message), "agent disconnected");
         served
+    }
+
+    /// Lets no process in that is one of two with the same identity, nor any while that is not settled.
+    async fn tell_apart(&self, agent: AgentId, seen: Seen) -> Result<(), Status> {
+        let entry = self.presence.enters(agent, seen, Instant::now());
+        if let Entry::Cloned { seen } = &entry {
+            tracing::error!(%agent, seen, "two hosts show one identity: nothing is taken of either");
+            submit(self, Command::IdentityCloned { agent, seen: seen.clone() }).await?;
+        }
+        let cloned = self.ledger.read(move |state| {
+            let host = state.host(agent).filter(|_| recovery::is_cloned(state, agent))?;
+            Some(recovery::cloned_words(&host.instance))
+        });
+        if let Some(words) = cloned.await.map_err(unavailable)? {
+            self.presence.cut(agent);
+            return Err(Status::failed_precondition(words));
+        }
+        match entry {
+            Entry::Enters | Entry::Cloned { .. } => Ok(()),
+            Entry::Superseded => Err(Status::aborted("another process of this agent came after this one")),
+        }
     }
 
     /// Waits until no certificate of the agent is let in any more: a renewal does not end the stream, a revocation does.
@@ -182,8 +215,7 @@ impl Session {
         number: u64,
         hello: pb::Hello,
     ) -> Result<Self, Status> {
-        let pb::Hello { protocol_version, agent_version, epoch, boot_id, clock, facts, interval_ms: _ } =
-            hello;
+        let pb::Hello { protocol_version, agent_version, epoch, boot_id, clock, facts, .. } = hello;
         if protocol_version != PROTOCOL {
             let why = format!(
                 "this collector speaks version {PROTOCOL} of the protocol, the agent {protocol_version}"
@@ -221,7 +253,9 @@ impl Session {
     async fn welcome(&self, agents: &Agents, down: &Sender) -> Result<(), Status> {
         let samples = self.acknowledge.borrow().clone();
         let mut lanes = self.records_taken(agents).await?;
-        lanes.push(lane_out(Lane::Samples, &samples));
+        let tip = agents.rows.tip(self.agent, self.epoch).await.map_err(unavailable)?;
+        let (tip, tip_fingerprint) = tip.map(|tip| (tip.seq, tip.fingerprint)).unwrap_or_default();
+        lanes.push(pb::LaneAcknowledgement { tip, tip_fingerprint, ..lane_out(Lane::Samples, &samples) });
         let heartbeat = agents.presence.heartbeat();
         let welcome = pb::Welcome {
             protocol_version: PROTOCOL,
@@ -477,12 +511,19 @@ fn refused(refusal: Refusal) -> Status {
 /// Tells the ledger that the host is heard; gives its clock mapping and its name.
 async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapping, String), Status> {
     let agent = hello.agent;
+    let machine = hello.facts.get(MACHINE).map(str::to_owned);
     let known = agents.ledger.read(move |state| {
-        state.host(agent).map(|host| (host.instance.clone(), host.boot_id.clone(), host.clock_offset_ms))
+        let host = state.host(agent)?;
+        let twins =
+            if host.state == HostState::Pending { twins(state, agent, machine.as_deref()) } else { 0 };
+        Some((host.instance.clone(), host.boot_id.clone(), host.clock_offset_ms, twins))
     });
     let known = known.await.map_err(unavailable)?;
-    let (instance, known_boot, offset) =
+    let (instance, known_boot, offset, twins) =
         known.ok_or_else(|| Status::permission_denied("this host is not known"))?;
+    if twins > 0 {
+        tracing::warn!(instance, twins, "other hosts have the same machine id: they come from one image");
+    }
     let offset = offset.filter(|_| known_boot == hello.boot_id);
     let offset_ms = match clock::observe(offset, reading, now(), Duration::ZERO) {
         Observed::Offset(offset) => offset,
@@ -493,13 +534,39 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
     Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
 }
 
+/// How many other hosts have this machine id. They are told apart by what was issued to them, so it is no more than
+/// worth knowing.
+fn twins(state: &State, agent: AgentId, machine: Option<&str>) -> usize {
+    let others = state.hosts().filter(|host| host.agent != agent && host.state != HostState::Retired);
+    others.filter(|host| machine.is_some() && host.facts.get(MACHINE) == machine).count()
+}
+
+/// Who says Hello. An agent that does not tell its process is told apart by its boot. A machine that was copied while it
+/// ran is one process twice; one of them has to begin a new epoch, so the epoch is part of the name.
+fn seen(hello: &pb::Hello, address: String) -> Seen {
+    let pb::Hello { process, boot_id, epoch, facts, .. } = hello;
+    let machine = facts.iter().find(|fact| fact.name == MACHINE);
+    let process = if process.is_empty() { boot_id } else { process };
+    Seen {
+        process: format!("{} of epoch {}", cut(process), cut(epoch)),
+        boot_id: cut(boot_id),
+        machine: machine.map(|fact| cut(&fact.value)).unwrap_or_default(),
+        address,
+    }
+}
+
+/// Names are short; what a hostile agent makes of them is cut.
+fn cut(name: &str) -> String {
+    name[..name.floor_char_boundary(64)].to_owned()
+}
+
 fn reading_in(clock: Option<pb::ClockReading>) -> Option<Reading> {
     let pb::ClockReading { wall_ms, boot_ms } = clock?;
     Some(Reading { wall: Timestamp::from_millis(wall_ms), boot_ms })
 }
 
 fn lane_out(lane: Lane, taken: &Ranges) -> pb::LaneAcknowledgement {
-    pb::LaneAcknowledgement { lane: lane.number(), taken: Some(taken.into()) }
+    pb::LaneAcknowledgement { lane: lane.number(), taken: Some(taken.into()), ..Default::default() }
 }
 
 async fn send(down: &Sender, kind: Down) -> Result<(), Status> {

@@ -107,6 +107,7 @@ pub struct Derived {
 enum Job {
     Batch(Batch),
     Progress { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Ranges> },
+    Tip { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Option<Tip>> },
     Gap { agent: AgentId, epoch: Epoch, first: u64, last: u64, acknowledge: watch::Sender<Ranges> },
     Derived(Vec<Derived>),
     Standing(oneshot::Sender<Standing>),
@@ -114,6 +115,24 @@ enum Job {
     Evaluated(u64),
     DropBefore(u64),
     Stop(oneshot::Sender<()>),
+}
+
+/// The highest row of a spool and its fingerprint: whether a spool that comes back is in the same life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    pub seq: u64,
+    pub fingerprint: u32,
+}
+
+impl Tip {
+    /// The higher one of a row and what is known.
+    fn raise(known: Option<Self>, seq: u64, fingerprint: impl FnOnce() -> u32) -> Option<Self> {
+        if known.is_some_and(|known| known.seq >= seq) {
+            known
+        } else {
+            Some(Self { seq, fingerprint: fingerprint() })
+        }
+    }
 }
 
 /// Where the writer stands between two groups: what sealing needs to know.
@@ -157,6 +176,13 @@ impl Rows {
     pub async fn progress(&self, agent: AgentId, epoch: Epoch) -> Result<Ranges, Stopping> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Progress { agent, epoch, reply }).await?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// The highest row of a spool's samples lane, as long as the journal has any.
+    pub async fn tip(&self, agent: AgentId, epoch: Epoch) -> Result<Option<Tip>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Tip { agent, epoch, reply }).await?;
         answer.await.map_err(|_| Stopping)
     }
 
@@ -222,6 +248,7 @@ impl Rows {
 pub struct Opened {
     log: Log,
     progress: HashMap<(AgentId, Epoch), Ranges>,
+    tips: HashMap<(AgentId, Epoch), Tip>,
     segments: Vec<(u64, Timestamp)>,
     store: Arc<Store>,
     room: Arc<Room>,
@@ -269,8 +296,9 @@ pub fn open_with(
     let evaluated_at = store.last_rows().into_iter().collect();
     let unevaluated = Vec::new();
     let room = Room::boundless();
+    let (tips, tail) = Default::default();
     let mut opened =
-        Opened { log, progress, segments, store, room, tail: 0, unevaluated, evaluated_at, problems };
+        Opened { log, progress, tips, segments, store, room, tail, unevaluated, evaluated_at, problems };
     let head = opened.restore(sealed);
     opened.replay(sealed, head, evaluated_through.max(head))?;
     Ok(opened)
@@ -328,8 +356,10 @@ impl Opened {
             let to_show = |at: Timestamp| seq > sealed.sealed_seq || at >= sealed.sealed_to;
             match decoder.read(&entry) {
                 Ok(None) => {}
-                Ok(Some(Kept::Row { agent, epoch, spool_seq, at, table, values })) => {
+                Ok(Some(Kept::Row { agent, epoch, spool_seq, at, fingerprint, table, values })) => {
                     self.note_segment(seq, at);
+                    let tip = Tip::raise(self.tips.remove(&(agent, epoch)), spool_seq, || fingerprint);
+                    self.tips.extend(tip.map(|tip| ((agent, epoch), tip)));
                     let taken = self.progress.entry((agent, epoch)).or_default();
                     insert(taken, spool_seq);
                     let (follows, complete) =

@@ -224,6 +224,7 @@ async fn bad_certificates_never_reach_the_application() {
     assert_eq!(loaded(&counts.handshake_failed), table.len() as u64);
 }
 
+// Cases: I8, H14
 #[tokio::test]
 async fn a_revoked_certificate_is_refused_at_the_next_connection() {
     let site = Site::new();
@@ -237,6 +238,27 @@ async fn a_revoked_certificate_is_refused_at_the_next_connection() {
     assert!(speak(&endpoint, tls).await.unwrap_or_default().is_empty());
     assert_eq!(loaded(&incoming.counts().not_admitted), 1);
     assert_eq!(loaded(&incoming.counts().accepted), 1);
+}
+
+// Cases: H14
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let site = Site::new();
+    let (endpoint, mut incoming) = site.agents(Limits::default(), all()).await;
+    // A client that would keep and use a ticket, if it were given one.
+    let mut willing = (*site.trust(Some(&site.agent(7)))).clone();
+    willing.resumption = rustls::client::Resumption::default();
+    let willing = Arc::new(willing);
+    for round in 0..3 {
+        let (mut client, mut connection) = meet(&endpoint, &mut incoming, Arc::clone(&willing)).await;
+        // A ticket comes after the handshake, before the first word.
+        connection.write_all(b"hello").await.unwrap();
+        connection.flush().await.unwrap();
+        client.read_exact(&mut [0; 5]).await.unwrap();
+        let session = client.get_ref().1;
+        assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full), "connection {round}");
+        assert_eq!(session.tls13_tickets_received(), 0);
+    }
 }
 
 #[tokio::test]
@@ -511,6 +533,7 @@ async fn each_listener_speaks_its_protocols_only() {
     let _old = meet(&lenient, &mut lenient_in, client(v12, h2, None)).await;
 }
 
+// Cases: I7
 #[tokio::test]
 async fn a_new_certificate_takes_over_without_a_restart_and_a_bad_one_does_not() {
     let site = Site::new();

@@ -12,6 +12,7 @@ use tocsin_proto::pb::feed_service_server::FeedServiceServer;
 use tocsin_proto::pb::incident_service_server::IncidentServiceServer;
 use tocsin_proto::pb::job_service_server::JobServiceServer;
 use tocsin_proto::pb::query_service_server::QueryServiceServer;
+use tocsin_shared::event::Actor;
 use tocsin_shared::private_file;
 use tocsin_shared::secret::Secret;
 use tocsin_shared::time::Timestamp;
@@ -20,7 +21,7 @@ use tonic::transport::Server;
 
 use super::setup::Ports;
 use super::{Parts, StartError, local, rule_files};
-use crate::api::enrollment::Enrollment;
+use crate::api::enrollment::{Enrollment, Strangers};
 use crate::api::guard::Guard;
 use crate::api::{About, Api};
 use crate::clock::{judging, now};
@@ -31,6 +32,7 @@ use crate::journal::ledger::Fatal;
 use crate::listen::certificate::ServerCertificate;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
 use crate::listen::{Clients, Limits};
+use crate::state::Command;
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -75,6 +77,7 @@ pub(super) fn serve(
         lifetime: parts.config.certificate_lifetime,
         agents_endpoint: format!(":{}", ports.agents().port()),
         permits: Enrollment::permits(),
+        strangers: Strangers::new().map_err(|error| other(&error))?,
     };
     let agents = Agents {
         ledger: parts.ledger.clone(),
@@ -252,6 +255,16 @@ async fn renew(parts: Parts, own: Arc<ServerCertificate>, front: Arc<ServerCerti
                 tracing::error!(error, "the front's certificate could not be read again; the old one stays");
             }
         }
+        tell_validity(&parts, "agents", own.validity()).await;
+        tell_validity(&parts, "front", front.validity()).await;
+    }
+}
+
+/// Lets the ledger raise or end the alert about a certificate that nobody renews.
+async fn tell_validity(parts: &Parts, which: &str, (from, to): (Timestamp, Timestamp)) {
+    let command = Command::CertificateSeen { which: which.to_owned(), from, to };
+    if let Ok(Err(refusal)) = parts.ledger.submit(command, Actor::System).await {
+        tracing::warn!(%refusal, which, "could not tell how long a certificate lasts");
     }
 }
 

@@ -69,13 +69,36 @@ pub enum Command {
         place: Place,
     },
     Enrol(Enrolment),
+    /// `shown` is the serial of the certificate that asked, where one did.
     RenewCertificate {
         agent: AgentId,
+        shown: Option<String>,
         certificate: NewCertificate,
+    },
+    /// A certificate for an agent that proved to hold a key; the shell has checked the proof.
+    Recover {
+        agent: AgentId,
+        /// SHA-256 of the public key that was proved.
+        proof_sha256: [u8; 32],
+        certificate: NewCertificate,
+    },
+    AllowRecovery {
+        agent: AgentId,
+    },
+    /// Two hosts were seen with one identity; `seen` names both.
+    IdentityCloned {
+        agent: AgentId,
+        seen: String,
     },
     RevokeCertificates {
         agent: AgentId,
         reason: String,
+    },
+    /// A certificate of the collector's own was looked at.
+    CertificateSeen {
+        which: String,
+        from: Timestamp,
+        to: Timestamp,
     },
     LabelHost {
         agent: AgentId,

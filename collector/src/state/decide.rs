@@ -13,7 +13,7 @@ use tocsin_shared::incident::Incident;
 use tocsin_shared::time::Timestamp;
 
 use super::command::{Command, Defaults, Draft, DraftCause, Refusal};
-use super::{State, consumers, credentials, disk, enrolment, presence};
+use super::{State, consumers, credentials, disk, enrolment, presence, recovery, upkeep};
 use crate::{alert, incident, jobs};
 
 /// Decides a command. No drafts means: accepted, and nothing changes by it.
@@ -52,8 +52,16 @@ pub fn decide(
             jobs::host_event(&mut d, *agent, place, &host_event_note(what, *at, *step_ms))?;
         }
         Command::Enrol(enrolment) => enrolment::enrol(&mut d, enrolment)?,
-        Command::RenewCertificate { agent, certificate } => enrolment::renew(&mut d, *agent, certificate)?,
+        Command::RenewCertificate { agent, shown, certificate } => {
+            enrolment::renew(&mut d, *agent, shown.as_deref(), certificate)?;
+        }
+        Command::Recover { agent, proof_sha256, certificate } => {
+            recovery::recover(&mut d, *agent, proof_sha256, certificate)?;
+        }
+        Command::AllowRecovery { agent } => recovery::allow(&mut d, *agent)?,
+        Command::IdentityCloned { agent, seen } => recovery::cloned(&mut d, *agent, seen)?,
         Command::RevokeCertificates { agent, reason } => enrolment::revoke(&mut d, *agent, reason)?,
+        Command::CertificateSeen { which, from, to } => upkeep::certificate_seen(&mut d, which, *from, *to),
         Command::LabelHost { agent, labels } => presence::label(&mut d, *agent, labels)?,
         Command::RetireHost { agent, reason } => presence::retire(&mut d, *agent, reason)?,
         Command::HostHeard(heard) => presence::heard(&mut d, heard)?,

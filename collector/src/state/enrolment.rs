@@ -12,6 +12,7 @@ use tocsin_shared::identity::AgentId;
 
 use super::command::{Enrolment, NewCertificate, Refusal};
 use super::decide::Decision;
+use super::recovery;
 use crate::clock::EXPIRY_TOLERANCE;
 
 /// How many hosts may be in service: ten times what one collector is made for.
@@ -48,9 +49,11 @@ pub(super) fn enrol(d: &mut Decision<'_>, enrolment: &Enrolment) -> Result<(), R
         boot_id: String::new(),
         clock_offset_ms: None,
         facts: enrolment.facts.clone(),
+        recovered_at: None,
+        recovery_until: None,
     };
     d.by_actor(EventKind::HostEnrolled, d.now, "", Subject::Host(host));
-    issue(d, enrolment.agent, 1, &enrolment.certificate);
+    issue(d, enrolment.agent, &enrolment.certificate);
     Ok(())
 }
 
@@ -84,7 +87,10 @@ fn admit(d: &Decision<'_>, token: &JoinToken, enrolment: &Enrolment) -> Result<(
         )));
     }
     if d.state.host_by_instance(instance).is_some() || d.state.host(enrolment.agent).is_some() {
-        return Err(Refusal::AlreadyExists { what: format!("host {instance}") });
+        return Err(Refusal::denied(format!(
+            "host {instance} is in service already: choose another name, or, if this host takes its place, \
+             `tocsin host retire {instance}` first"
+        )));
     }
     if d.state.hosts.in_service() >= HOSTS_MAX {
         return Err(Refusal::Exhausted { what: "hosts".into(), max: HOSTS_MAX });
@@ -92,8 +98,16 @@ fn admit(d: &Decision<'_>, token: &JoinToken, enrolment: &Enrolment) -> Result<(
     check_certificate(d, &enrolment.certificate)
 }
 
-pub(super) fn renew(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) -> Result<(), Refusal> {
+/// A renewal by a certificate that was renewed already, with another key, is a second holder of one identity: no
+/// certificate is issued and an alert says so. With the same key it asks for an answer that got lost.
+pub(super) fn renew(
+    d: &mut Decision<'_>,
+    agent: AgentId,
+    shown: Option<&str>,
+    new: &NewCertificate,
+) -> Result<(), Refusal> {
     let host = d.host_in_service(agent)?;
+    recovery::check_not_cloned(d, host)?;
     let usable = |c: &Certificate| c.revoked_at.is_none() && c.not_after.plus(EXPIRY_TOLERANCE) > d.now;
     if !d.state.certificates_of(agent).any(usable) {
         return Err(Refusal::denied(format!(
@@ -102,12 +116,21 @@ pub(super) fn renew(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) 
         )));
     }
     check_certificate(d, new)?;
-    let generation = d.state.certificates_of(agent).next_back().map_or(1, |last| last.generation + 1);
-    issue(d, agent, generation, new);
+    let newest = d.state.certificates_of(agent).next_back();
+    let outdated =
+        |serial: &str| newest.is_some_and(|n| n.serial != serial && n.key_sha256 != new.key_sha256);
+    if let Some(serial) = shown.filter(|serial| outdated(serial)) {
+        if !recovery::is_allowed(d, host) {
+            let seen = format!("certificate {serial} asked for another successor than the one it has");
+            return recovery::cloned(d, agent, &seen);
+        }
+        recovery::take_over(d, host, Some(serial));
+    }
+    issue(d, agent, new);
     Ok(())
 }
 
-fn check_certificate(d: &Decision<'_>, new: &NewCertificate) -> Result<(), Refusal> {
+pub(super) fn check_certificate(d: &Decision<'_>, new: &NewCertificate) -> Result<(), Refusal> {
     if d.state.certificate(&new.serial).is_some() {
         return Err(Refusal::AlreadyExists { what: format!("certificate {}", new.serial) });
     }
@@ -117,7 +140,9 @@ fn check_certificate(d: &Decision<'_>, new: &NewCertificate) -> Result<(), Refus
     Ok(())
 }
 
-fn issue(d: &mut Decision<'_>, agent: AgentId, generation: u32, new: &NewCertificate) {
+/// Drafts the next generation of an agent's certificate.
+pub(super) fn issue(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) {
+    let generation = d.state.certificates_of(agent).next_back().map_or(1, |last| last.generation + 1);
     let NewCertificate { serial, key_sha256, not_before, not_after } = new.clone();
     let certificate =
         Certificate { serial, agent, generation, key_sha256, not_before, not_after, revoked_at: None };

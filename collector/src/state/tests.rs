@@ -49,7 +49,7 @@ fn tokens_are_refused_with_the_reason() {
         (1, used_by(2, 3, "web-1"), Some("used already")),
         (1, used_by(1, 3, "web-3"), Some("used already")),
         (0, Command::Enrol(enrolment(2, "db-1")), Some("is for web-*")),
-        (0, Command::Enrol(enrolment(2, "web-1")), Some("exists already")),
+        (0, Command::Enrol(enrolment(2, "web-1")), Some("is in service already")),
         (0, Command::Enrol(enrolment(2, "web-1/../x")), Some("not a host name")),
         (200_000_000, Command::Enrol(enrolment(2, "web-2")), Some("expired")),
         (0, Command::Enrol(enrolment(2, "web-2")), None),
@@ -70,7 +70,7 @@ fn tokens_are_refused_with_the_reason() {
 #[test]
 fn certificates_are_renewed_and_revoked() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
-    let renew = |n| Command::RenewCertificate { agent: agent(1), certificate: certificate(n) };
+    let renew = |n| Command::RenewCertificate { agent: agent(1), shown: None, certificate: certificate(n) };
     assert_eq!(desk.done(renew(50)), ["certificate.issued"]);
     assert!(refused(&mut desk, renew(50)).contains("exists already"));
     let revoke = || Command::RevokeCertificates { agent: agent(1), reason: "stolen".into() };
@@ -128,7 +128,7 @@ fn a_certificate_is_renewed_a_little_after_its_end() {
         desk.now = 100_000_000 + late;
         let mut new = certificate(50);
         new.not_after = end.plus(std::time::Duration::from_secs(86_400));
-        let command = Command::RenewCertificate { agent: agent(1), certificate: new };
+        let command = Command::RenewCertificate { agent: agent(1), shown: None, certificate: new };
         assert_eq!(desk.ask(command).is_ok(), renewed, "{late} s after its end");
     }
 }

@@ -20,6 +20,8 @@ impl From<&Host> for pb::Host {
             boot_id,
             clock_offset_ms,
             facts,
+            recovered_at,
+            recovery_until,
         } = host;
         Self {
             agent: agent.to_string(),
@@ -34,6 +36,8 @@ impl From<&Host> for pb::Host {
             boot_id: boot_id.clone(),
             clock_offset_ms: *clock_offset_ms,
             facts: labels_out(facts),
+            recovered_at_ms: time_out(*recovered_at),
+            recovery_until_ms: time_out(*recovery_until),
         }
     }
 }
@@ -54,6 +58,8 @@ impl TryFrom<pb::Host> for Host {
             boot_id,
             clock_offset_ms,
             facts,
+            recovered_at_ms,
+            recovery_until_ms,
         } = host;
         Ok(Self {
             agent: parse("host.agent", &agent)?,
@@ -68,6 +74,8 @@ impl TryFrom<pb::Host> for Host {
             boot_id,
             clock_offset_ms,
             facts: labels_in(facts),
+            recovered_at: time_in(recovered_at_ms),
+            recovery_until: time_in(recovery_until_ms),
         })
     }
 }

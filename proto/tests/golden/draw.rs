@@ -221,6 +221,8 @@ impl Draw {
             boot_id: self.text(),
             clock_offset_ms: self.maybe(|draw| draw.one(&[0, -1, i64::MIN, i64::MAX])),
             facts: self.labels(),
+            recovered_at: self.maybe(Self::at),
+            recovery_until: self.maybe(Self::at),
         }
     }
 

@@ -41,7 +41,25 @@ pub(crate) fn hello() -> Up {
         clock: Some(clock()),
         facts: vec![label("os", "Debian 12")],
         interval_ms: 10_000,
+        process: String::new(),
     })
+}
+
+/// As agents say it since they tell their process.
+pub(crate) fn hello_of_process() -> Up {
+    match hello() {
+        Up::Hello(hello) => Up::Hello(pb::Hello { process: EPOCH.into(), ..hello }),
+        other => other,
+    }
+}
+
+pub(crate) fn recover_request() -> pb::RecoverRequest {
+    pb::RecoverRequest {
+        agent: UUID.into(),
+        nonce: "00ff".repeat(16),
+        proof: vec![0x30, 0x81],
+        csr: vec![0x30, 0x82],
+    }
 }
 
 pub(crate) fn table() -> Up {
@@ -113,7 +131,12 @@ pub(crate) fn heartbeat() -> Up {
 
 fn lanes() -> Vec<pb::LaneAcknowledgement> {
     let taken = pb::Ranges { floor: 41, above: vec![pb::SeqRange { first: 50, last: 60 }] };
-    vec![pb::LaneAcknowledgement { lane: Lane::Samples.number(), taken: Some(taken) }]
+    vec![pb::LaneAcknowledgement {
+        lane: Lane::Samples.number(),
+        taken: Some(taken),
+        tip: 0,
+        tip_fingerprint: 0,
+    }]
 }
 
 pub(crate) fn config() -> pb::SessionConfig {
@@ -122,6 +145,13 @@ pub(crate) fn config() -> pb::SessionConfig {
 
 pub(crate) fn welcome() -> Down {
     Down::Welcome(pb::Welcome { protocol_version: 1, session: 3, lanes: lanes(), config: Some(config()) })
+}
+
+/// With the highest row and its fingerprint.
+pub(crate) fn welcome_with_tip() -> Down {
+    let tip = |lane| pb::LaneAcknowledgement { tip: 60, tip_fingerprint: 0xdead_beef, ..lane };
+    let lanes = lanes().into_iter().map(tip).collect();
+    Down::Welcome(pb::Welcome { protocol_version: 1, session: 3, lanes, config: Some(config()) })
 }
 
 pub(crate) fn acknowledgement() -> Down {

@@ -86,7 +86,7 @@ pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
     let acknowledged = |session: u64, floor: u64, first: u64, last: u64| {
         let above = vec![pb::SeqRange { first, last }];
         let taken = Some(pb::Ranges { floor, above });
-        let lanes = vec![pb::LaneAcknowledgement { lane: 3, taken }];
+        let lanes = vec![pb::LaneAcknowledgement { lane: 3, taken, ..Default::default() }];
         down(Down::Acknowledgement(pb::Acknowledgement { session, lanes }))
     };
     let throttle = down(Down::Throttle(pb::Throttle { retry_after_ms: 5_000, reason: "slow".into(), refused: false }));

@@ -71,6 +71,7 @@ fn lanes_out(lanes: &[(Lane, Ranges)]) -> Vec<pb::LaneAcknowledgement> {
     let lane = |(lane, taken): &(Lane, Ranges)| pb::LaneAcknowledgement {
         lane: lane.number(),
         taken: Some(taken.into()),
+        ..Default::default()
     };
     lanes.iter().map(lane).collect()
 }
@@ -195,6 +196,7 @@ impl Agent {
                 boot_id: BOOT.into(),
                 facts: Labels::new([("os", "Debian")]),
                 interval: Duration::from_secs(10),
+                process: "1".into(),
             };
             let Err(end) = session(channel, &keeper, &greeting, &AtomicBool::new(false)).await;
             tell.send(end).ok();
@@ -410,7 +412,7 @@ async fn a_collector_that_breaks_the_protocol_is_left() {
             "ranges that are none",
             Down::Welcome(pb::Welcome {
                 protocol_version: 1,
-                lanes: vec![pb::LaneAcknowledgement { lane: 99, taken: None }],
+                lanes: vec![pb::LaneAcknowledgement { lane: 99, ..Default::default() }],
                 ..Default::default()
             }),
             "does not keep the protocol",

@@ -127,6 +127,13 @@ async fn on_host(client: &Client, screen: &Screen, command: HostCommand) -> Resu
             .host
             .ok_or_else(missing)?
             .into(),
+        HostCommand::AllowRecovery { name } => {
+            answer(client.admin().allow_recovery(pb::AllowRecoveryRequest { name }))
+                .await?
+                .host
+                .ok_or_else(missing)?
+                .into()
+        }
         HostCommand::Revoke { name } => {
             let request = pb::RevokeHostRequest { name: name.clone() };
             let revoked = answer(client.admin().revoke_host(request)).await?.revoked;

@@ -137,7 +137,7 @@ async fn enroll_once(up: &Up, started: &Started, data: &Path) -> Result<(), Fail
     };
     let token = answer(client.admin().create_token(request)).await?.token;
     let collector = connection.endpoint.clone();
-    enroll::enroll(Options { collector, token, data_dir: data.to_owned(), hostname: None })
+    enroll::enroll(Options { collector, token, data_dir: data.to_owned(), hostname: None, split: false })
         .await
         .map_err(|error| failed("enrolling the agent", &error))?;
     Ok(())

@@ -56,6 +56,7 @@ fn host(instance: &str, state: pb::HostState, since: &str) -> pb::HostStatus {
             boot_id: "b00t".into(),
             clock_offset_ms: None,
             facts: labels(&[("kernel", "6.12.8"), ("os", "Debian 13")]),
+            ..pb::Host::default()
         }),
         last_row_ms: ago("7s"),
         last_heard_ms: ago("4m12s"),

@@ -79,7 +79,9 @@ impl Bench {
         let peer =
             PeerIdentity { agent: agent(1), serial, not_before: Timestamp::MIN, not_after: Timestamp::MAX };
         tokio::spawn(async move {
-            if let Err(status) = agents.serve(peer, ReceiverStream::new(input), &out).await {
+            if let Err(status) =
+                agents.serve((peer, "10.0.0.1:1".into()), ReceiverStream::new(input), &out).await
+            {
                 out.try_send(Err(status)).ok();
             }
         });
@@ -421,4 +423,46 @@ async fn hello_says_words_and_no_books() {
         stream.send(Up::Hello(pb::Hello { boot_id, agent_version, ..hello() })).await;
         assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument);
     }
+}
+
+// Cases: I1
+#[test]
+fn a_process_is_told_apart_by_its_name_its_boot_or_its_epoch() {
+    let named = |process: &str, boot_id: &str, epoch: &str| {
+        let (process, boot_id, epoch) = (process.into(), boot_id.into(), epoch.into());
+        seen(&pb::Hello { process, boot_id, epoch, ..hello() }, "10.0.0.1:1".into()).process
+    };
+    let one = named("p", "b", "e");
+    assert_eq!(one, named("p", "another", "e"), "the process alone");
+    for (other, why) in [
+        (named("q", "b", "e"), "another process"),
+        (named("p", "b", "f"), "copied while it ran"),
+        (named("", "b", "e"), "an older agent"),
+    ] {
+        assert_ne!(one, other, "{why}");
+    }
+    assert_ne!(named("", "b", "e"), named("", "c", "e"), "an older agent after a reboot");
+    assert!(named(&"é".repeat(1_000), "b", "e").len() < 200, "what a hostile agent says is cut");
+}
+
+// Cases: I1, S19
+#[tokio::test]
+async fn nothing_is_taken_of_a_cloned_identity() {
+    let bench = bench().await;
+    let (mut before, _) = bench.welcomed().await;
+    let cloned = Command::IdentityCloned { agent: agent(1), seen: "seen: one and two".into() };
+    bench.agents.ledger.submit(cloned, Actor::System).await.unwrap().unwrap();
+    let mut again = bench.connect();
+    again.send(Up::Hello(hello())).await;
+    let refused = again.next().await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().starts_with("cloned identity"), "{}", refused.message());
+    // The session that was open is ended, whatever it still says.
+    let ended = async { while before.next().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the open session ends");
+    let state = bench
+        .agents
+        .ledger
+        .read(|state| state.lane(agent(1), Epoch(Uuid::from_u128(EPOCH)), Lane::Outcomes).cloned());
+    assert_eq!(state.await.unwrap(), None);
 }

@@ -7,6 +7,7 @@ use prost::Message;
 use tocsin_proto::convert::labels_in;
 use tocsin_proto::pb;
 use tocsin_shared::chain::Chain;
+use tocsin_shared::fingerprint;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::log::Entry;
@@ -36,6 +37,7 @@ pub(super) enum Kept {
         epoch: Epoch,
         spool_seq: u64,
         at: Timestamp,
+        fingerprint: u32,
         table: Arc<[Labels]>,
         values: Arc<[f64]>,
     },
@@ -86,12 +88,14 @@ impl Decoder {
         let mut state = stream.chains.take(chain, index).unwrap_or_else(|| Chain::new(stream.table.len()));
         state.decode(&data).map_err(|error| error.to_string())?;
         let values: Arc<[f64]> = state.values().into();
+        let fingerprint = fingerprint::of_row(state.at(), state.boot_ms(), &values);
         stream.chains.keep(chain, index, state);
         Ok(Kept::Row {
             agent: stream.agent,
             epoch: stream.epoch,
             spool_seq: seq,
             at: Timestamp::from_millis(at_ms),
+            fingerprint,
             table: stream.table.clone(),
             values,
         })

@@ -10,6 +10,7 @@ use tocsin_proto::convert::labels_out;
 use tocsin_proto::pb;
 use tocsin_shared::chain::Chain;
 use tocsin_shared::event::LaneProgress;
+use tocsin_shared::fingerprint;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
@@ -21,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::followed::Followed;
 use super::head::Head;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Standing,
-    Table, TakenRow,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened,
+    Standing, Table, TakenRow, Tip,
 };
 use super::{insert, show, show_derived};
 use crate::clock::now;
@@ -58,6 +59,7 @@ pub(super) struct Writer {
     pub(super) log: Log,
     pub(super) store: Arc<Store>,
     pub(super) progress: HashMap<(AgentId, Epoch), Ranges>,
+    tips: HashMap<(AgentId, Epoch), Tip>,
     pub(super) segments: Vec<(u64, Timestamp)>,
     pub(super) evaluate: SyncSender<DurableRow>,
     streams: HashMap<(AgentId, Epoch, u64), Stream>,
@@ -85,11 +87,24 @@ struct Group {
 
 impl Writer {
     pub(super) fn new(opened: Opened, tail: Arc<AtomicU64>, evaluate: SyncSender<DurableRow>) -> Self {
-        let Opened { log, store, progress, segments, room, unevaluated, .. } = opened;
+        let Opened { log, store, progress, tips, segments, room, unevaluated, .. } = opened;
         let through = log.durable_seq();
         let newest_row = unevaluated.last().map_or(0, |row| row.samples_seq);
         let (streams, next_stream) = (HashMap::new(), 0);
-        Self { log, store, progress, segments, evaluate, streams, next_stream, through, room, tail, newest_row }
+        Self {
+            log,
+            store,
+            progress,
+            tips,
+            segments,
+            evaluate,
+            streams,
+            next_stream,
+            through,
+            room,
+            tail,
+            newest_row,
+        }
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
@@ -131,6 +146,11 @@ impl Writer {
         for (batch, new) in &mut group.batches {
             let key = (batch.agent, batch.epoch);
             group.before.entry(key).or_insert_with(|| self.progress.get(&key).cloned().unwrap_or_default());
+            if let Some(highest) = batch.rows.iter().max_by_key(|row| row.seq) {
+                let of_row = || fingerprint::of_row(highest.wall, highest.boot_ms, &highest.values);
+                let tip = Tip::raise(self.tips.remove(&key), highest.seq, of_row);
+                self.tips.extend(tip.map(|tip| (key, tip)));
+            }
             for (position, row) in batch.rows.iter().enumerate() {
                 let taken = self.progress.entry(key).or_default();
                 if insert(taken, row.seq) {
@@ -281,6 +301,9 @@ impl Writer {
             Job::Progress { agent, epoch, reply } => {
                 let taken = self.progress.get(&(agent, epoch)).cloned().unwrap_or_default();
                 reply.send(taken).ok(); // Whoever asked may have left.
+            }
+            Job::Tip { agent, epoch, reply } => {
+                reply.send(self.tips.get(&(agent, epoch)).copied()).ok(); // As above.
             }
             Job::Gap { agent, epoch, first, last, acknowledge } => {
                 let taken = self.progress.entry((agent, epoch)).or_default();
