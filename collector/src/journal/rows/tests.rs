@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::state::testing::{agent, at};
 
+mod damage;
 mod power_cuts;
 
 const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
@@ -171,6 +172,7 @@ async fn a_table_id_may_get_another_meaning() {
     assert_eq!(samples(&again.store, "0"), expected([(1, 1), (2, 2)]));
 }
 
+// Cases: S4
 #[tokio::test]
 async fn a_damaged_row_costs_its_chain_and_nothing_else() {
     let mut bench = Bench::new(1 << 20);
@@ -199,6 +201,7 @@ async fn a_damaged_row_costs_its_chain_and_nothing_else() {
     assert!(!again.problems.is_empty());
 }
 
+// Cases: S23, N11
 #[tokio::test]
 async fn duplicates_are_acknowledged_and_not_written_twice() {
     let mut bench = Bench::new(1 << 20);
