@@ -9,11 +9,14 @@ use super::*;
 
 const SEGMENT: Config = Config { segment_bytes: 2_000, scan_all: false };
 
+/// The events of each answer, and at which position they were said.
+type Given = Vec<(usize, Vec<Event>)>;
+
 /// Answers that were given, and how many steps the disk had taken by then at most.
 #[derive(Clone, Default)]
 struct Answers {
     outstanding: Arc<Mutex<Vec<oneshot::Receiver<Decided>>>>,
-    given: Arc<Mutex<Vec<(usize, Vec<Event>)>>>,
+    given: Arc<Mutex<Given>>,
 }
 
 impl Answers {
