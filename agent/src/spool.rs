@@ -143,6 +143,8 @@ impl Spool {
         disk.create_dir(dir).map_err(SpoolError::disk("create", dir))?;
         let epoch = lock::epoch(&*disk, dir, new_epoch)?;
         let (slots, ledger) = Slots::open(disk.clone(), dir)?;
+        // A kill may have left names that a power cut still takes; records are about to be sent on their word.
+        disk.sync_dir(dir).map_err(SpoolError::disk("make durable", dir))?;
         let (mut torn_bytes, mut foreign, mut lost) = (0, Vec::new(), Vec::new());
         let mut open_lane = |lane: Lane| -> Result<LaneLog, SpoolError> {
             let segments = log::Config { segment_bytes: config.segment_bytes, scan_all: false };

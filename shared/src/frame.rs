@@ -130,15 +130,28 @@ fn read_header(salt: u32, head: &[u8; HEADER_BYTES]) -> Option<(Header, u32)> {
     Some((Header { seq, kind: head[16], role: Role::from_code(head[17])?, bytes }, u32_at(18)))
 }
 
-/// Where the next frame could start after the first byte; a magic cut off at the end counts.
+/// Where the next frame could start after the first byte; a magic cut off at the end counts. Blocks without a magic's
+/// first byte, such as zeros, are passed over whole.
 fn next_magic(bytes: &[u8]) -> usize {
-    (1..bytes.len())
-        .find(|at| {
+    const BLOCK: usize = 256;
+    let mut at = 1;
+    while at < bytes.len() {
+        let end = (at + BLOCK).min(bytes.len());
+        if !bytes[at..end].contains(&MAGIC[0]) {
+            at = end;
+            continue;
+        }
+        let is_magic = |at: &usize| {
             let rest = &bytes[*at..];
             let common = rest.len().min(MAGIC.len());
             rest[..common] == MAGIC[..common]
-        })
-        .unwrap_or(bytes.len())
+        };
+        match (at..end).find(is_magic) {
+            Some(found) => return found,
+            None => at = end,
+        }
+    }
+    bytes.len()
 }
 
 /// Where frames could start in some bytes: for tests that tear a write of several frames between them.

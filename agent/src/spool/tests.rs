@@ -8,6 +8,9 @@ use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
 
 use super::*;
 
+mod damage;
+mod power_cuts;
+
 const RESERVE: u64 = 8_000;
 const SEGMENT: u64 = 1_000;
 
@@ -139,6 +142,7 @@ fn acknowledgements_beyond_the_end_remove_nothing() {
     assert_eq!(read(&mut spool, Lane::State, 1), (1..=30).collect::<Vec<_>>());
 }
 
+// Cases: S7
 #[test]
 fn numbers_acknowledged_before_records_were_rewound_are_not_used_again() {
     let disk = MemoryDisk::new();
@@ -301,6 +305,7 @@ fn below_the_free_floor_only_outcomes_are_written() {
     spool.append(Lane::State, 1, b"heartbeat", true).unwrap();
 }
 
+// Cases: S13
 #[test]
 fn a_failed_fsync_costs_nothing_that_was_confirmed() {
     for lane in Lane::ALL {
@@ -327,6 +332,7 @@ fn a_failed_fsync_costs_nothing_that_was_confirmed() {
     }
 }
 
+// Cases: S4, S6
 #[test]
 fn damage_is_one_gap_of_exactly_what_is_damaged() {
     for lane in Lane::ALL {
@@ -368,6 +374,7 @@ fn damage_at_the_durable_end_is_told_without_a_restart() {
     assert_eq!(spool.holes(Lane::State), [(1, 4)], "5 is settled");
 }
 
+// Cases: S7
 #[test]
 fn what_a_lost_ledger_knew_is_told_as_lost() {
     let disk = MemoryDisk::new();
@@ -388,6 +395,7 @@ fn what_a_lost_ledger_knew_is_told_as_lost() {
     assert_eq!(seqs(&spool.take_gaps(), Lane::Samples, Reason::Corrupt), (1..first).collect());
 }
 
+// Cases: S3
 #[test]
 fn a_torn_tail_is_told_and_its_number_stays_unused() {
     let disk = MemoryDisk::new();
@@ -484,66 +492,6 @@ fn one_directory_serves_one_agent_and_keeps_its_epoch() {
     assert!(matches!(Spool::open(&dir, config()), Err(SpoolError::InvalidEpoch { .. })));
     let small = Config { max_bytes: 10_000, ..config() };
     assert!(matches!(Spool::open(&dir, small), Err(SpoolError::TooSmall { .. })));
-}
-
-/// What was confirmed before the disk died: outcomes taken, and acknowledgements that were accepted.
-fn workload(disk: &MemoryDisk, confirmed: &mut Vec<u64>, acked: &mut u64) -> Result<(), SpoolError> {
-    let mut spool = try_open(disk)?;
-    for round in 1..=8 {
-        for _ in 0..6 {
-            let seq = spool.lane(Lane::Outcomes).log.next_seq();
-            confirmed.push(spool.append(Lane::Outcomes, 1, &payload(seq), true)?);
-            for _ in 0..3 {
-                let seq = spool.lane(Lane::Samples).log.next_seq();
-                spool.append(Lane::Samples, 1, &payload(seq), false)?;
-            }
-        }
-        spool.sync()?;
-        if round % 3 == 0 {
-            *acked = confirmed[confirmed.len() - 4]; // Sent, whatever becomes of the call.
-            spool.acknowledge(Lane::Outcomes, &Ranges::up_to(*acked))?;
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn a_kill_at_any_call_loses_no_outcome_and_tells_every_loss() {
-    for crash in [Crash::Kept, Crash::Dropped, Crash::Torn(1), Crash::Torn(2)] {
-        for after in 0.. {
-            let disk = MemoryDisk::new();
-            disk.fail(Fault { operation: None, after, kind: ErrorKind::Other, stays: true });
-            let (mut confirmed, mut acked) = (Vec::new(), 0);
-            let finished = workload(&disk, &mut confirmed, &mut acked).is_ok();
-            disk.crash(crash);
-            let mut spool = open(&disk);
-            let found = read(&mut spool, Lane::Outcomes, 1);
-            let missing: Vec<u64> =
-                confirmed.iter().copied().filter(|seq| *seq > acked && !found.contains(seq)).collect();
-            assert_eq!(missing, [0; 0], "{crash:?} after {after} calls");
-            let samples = read(&mut spool, Lane::Samples, 1);
-            let gaps = spool.take_gaps();
-            assert!(
-                gaps.iter().all(|gap| gap.reason != Reason::Corrupt),
-                "{crash:?} after {after}: {gaps:?}"
-            );
-            let told: BTreeSet<u64> = gaps
-                .iter()
-                .filter(|gap| gap.lane == Lane::Samples)
-                .flat_map(|gap| gap.first..=gap.last)
-                .collect();
-            let known: BTreeSet<u64> = told.union(&samples.iter().copied().collect()).copied().collect();
-            let end = spool.durable_seq(Lane::Samples);
-            assert_eq!(known, (1..=end).collect(), "{crash:?} after {after} calls");
-            assert!(spool.bytes() <= config().max_bytes);
-            let next = spool.lane(Lane::Outcomes).log.next_seq();
-            assert!(confirmed.last().is_none_or(|last| next > *last));
-            fill(&mut spool, Lane::Outcomes, 3);
-            if finished {
-                break;
-            }
-        }
-    }
 }
 
 #[derive(Clone, Debug)]

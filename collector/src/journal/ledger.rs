@@ -253,9 +253,10 @@ pub fn open_with(config: Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<Open
     reader.seek(checkpoint_seq + 1)?;
     let mut expected = checkpoint_seq + 1;
     while let Some(entry) = reader.next()? {
-        // A hole before a segment is what a crash tore off and nobody was told of.
-        if entry.seq > expected && !log.segments().iter().any(|segment| segment.first_seq == entry.seq) {
-            problems.push(damaged(expected, entry.seq - 1));
+        if entry.seq > expected {
+            let between = log.segments().iter().any(|segment| segment.first_seq == entry.seq);
+            let said = if between { missing } else { damaged };
+            problems.push(said(expected, entry.seq - 1));
         }
         expected = entry.seq + 1;
         state.apply(&decode(&entry.payload, entry.seq)?);
@@ -263,6 +264,13 @@ pub fn open_with(config: Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<Open
     problems.dedup();
     let room = Room::boundless();
     Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, room, problems })
+}
+
+/// Between two segments a tear looks like a file that is gone, so it is said until a checkpoint covers it.
+fn missing(first: u64, last: u64) -> String {
+    format!(
+        "events {first} to {last} of the journal are missing: a crash tore them off before anyone was answered, or a file is gone"
+    )
 }
 
 fn damaged(first: u64, last: u64) -> String {

@@ -304,6 +304,12 @@ pub fn open_with(
     Ok(opened)
 }
 
+fn missing(first: u64, last: u64) -> String {
+    format!(
+        "rows {first} to {last} of the samples journal are missing: a crash tore them off before they were acknowledged, or a file is damaged"
+    )
+}
+
 fn damaged(first: u64, last: u64) -> String {
     format!("rows {first} to {last} of the samples journal are damaged: those samples are missing")
 }
@@ -345,8 +351,13 @@ impl Opened {
             sought => sought?,
         }
         let (mut decoder, mut segment) = (Decoder::new(self.store.clone()), 0);
+        let mut expected = reader.position();
         while let Some(entry) = reader.next()? {
             let seq = entry.seq;
+            if seq > expected {
+                self.say_missing(expected, seq - 1);
+            }
+            expected = seq + u64::from(entry.numbered);
             let began = self.segments.partition_point(|(first, _)| *first <= seq);
             if began != segment {
                 segment = began;
@@ -399,6 +410,15 @@ impl Opened {
     fn note_evaluated(&mut self, agent: AgentId, at: Timestamp) {
         let youngest = self.evaluated_at.entry(agent).or_insert(at);
         *youngest = at.max(*youngest);
+    }
+
+    /// Between two segments a tear looks like damage; who sent what was torn has sent it again.
+    fn say_missing(&mut self, first: u64, last: u64) {
+        let between = self.segments.iter().any(|(start, _)| *start == last + 1);
+        let said = if between { missing(first, last) } else { damaged(first, last) };
+        if !self.problems.contains(&said) {
+            self.problems.push(said);
+        }
     }
 
     fn note_segment(&mut self, seq: u64, at: Timestamp) {

@@ -71,6 +71,25 @@ impl History {
         cuts.choose();
         cuts
     }
+
+    /// The states of one moment alone.
+    pub fn power_cuts_at(&self, after: usize) -> PowerCuts<'_> {
+        let steps = &self.steps[..after];
+        let mut replay = Replay::new(&self.base);
+        steps.iter().for_each(|step| replay.take(step));
+        let (undecided, choices) = (Arc::default(), Vec::new().into_iter());
+        let mut cuts = PowerCuts {
+            steps,
+            states_max: STATES_MAX,
+            replay,
+            after,
+            undecided,
+            choices,
+            seen: HashSet::new(),
+        };
+        cuts.choose();
+        cuts
+    }
 }
 
 /// A disk as a power cut has left it; everything on it is durable. Shown as what the cut did, for messages of tests.

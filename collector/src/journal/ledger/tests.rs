@@ -1,10 +1,13 @@
 //! The ledger over a disk in memory: what was answered is there after any crash, what was not left no half.
 
-use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
+use tocsin_shared::disk::{Crash, Fault, MemoryDisk};
 
 use super::*;
 use crate::state::testing::{agent, enrolment, token};
 use tocsin_shared::identity::Env;
+
+mod damage;
+mod power_cuts;
 
 fn opened(disk: &MemoryDisk, segment_bytes: u64) -> Opened {
     let config = Config { segment_bytes, scan_all: false };
@@ -20,42 +23,6 @@ fn started(disk: &MemoryDisk, segment_bytes: u64) -> (Ledger, Fatal) {
 async fn enrol(ledger: &Ledger, n: u128) -> Result<Decided, Stopping> {
     ledger.submit(Command::CreateToken(token(n, Env::Prod, "*")), Actor::System).await?.ok();
     ledger.submit(Command::Enrol(enrolment(n, &format!("web-{n}"))), Actor::System).await
-}
-
-#[tokio::test]
-async fn what_was_answered_is_there_and_decisions_are_whole() {
-    let mut crashes = vec![Crash::Kept, Crash::Dropped];
-    crashes.extend((0..12).map(Crash::Torn));
-    for (crash, after) in crashes.iter().flat_map(|crash| (0..20).map(move |after| (crash, after))) {
-        let disk = MemoryDisk::new();
-        let (ledger, _) = started(&disk, 3_000);
-        disk.fail(Fault { operation: None, after, kind: std::io::ErrorKind::Other, stays: true });
-        let mut answered = Vec::new();
-        for n in 1..=5 {
-            match enrol(&ledger, n).await {
-                Ok(decided) => answered.push((n, decided.is_ok())),
-                Err(Stopping) => break,
-            }
-        }
-        ledger.stop().await;
-        disk.crash(*crash);
-        let again = opened(&disk, 3_000);
-        let state = again.state();
-        for (n, _) in answered {
-            assert!(state.host(agent(n)).is_some(), "{crash:?} after {after}: host {n} was answered");
-        }
-        for n in 1..=5 {
-            let host = state.host(agent(n)).is_some();
-            let used = state.token(&format!("token-{n}")).is_some_and(|token| token.used.is_some());
-            let certificates = state.certificates_of(agent(n)).count();
-            assert_eq!((used, certificates), (host, usize::from(host)), "{crash:?} after {after}: host {n}");
-        }
-        // It goes on from there, and what it then says is there, too.
-        let ledger = again.start(Defaults::default(), Fatal::new(CancellationToken::new()));
-        enrol(&ledger, 9).await.unwrap().unwrap();
-        ledger.stop().await;
-        assert!(opened(&disk, 3_000).state().host(agent(9)).is_some());
-    }
 }
 
 #[tokio::test]
@@ -92,18 +59,6 @@ async fn a_refusal_writes_nothing() {
     let decided = ledger.submit_all(commands, Actor::System).await.unwrap();
     assert!(decided[0].is_err() && decided[1].is_ok());
     assert_eq!(*ledger.head().borrow(), head + 1);
-}
-
-#[tokio::test]
-async fn a_failed_fsync_stops_and_answers_nobody() {
-    let disk = MemoryDisk::new();
-    let (ledger, fatal) = started(&disk, 1 << 20);
-    let kind = std::io::ErrorKind::Other;
-    disk.fail(Fault { operation: Some(Operation::SyncData), after: 0, kind, stays: false });
-    assert_eq!(enrol(&ledger, 1).await, Err(Stopping));
-    fatal.stop.cancelled().await;
-    assert!(fatal.reason().unwrap().starts_with("events journal: "));
-    assert_eq!(*ledger.head().borrow(), 0);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub(super) fn cut_half_decision(disk: &dyn Disk, dir: &Path) -> Result<(), Journ
 /// of a later group is not one: that group was begun when all before it was durable, so a disk or a person did it.
 fn torn_at(bytes: &[u8]) -> Option<usize> {
     let salt = frame::salt(EVENTS_FORMAT.name);
-    let (mut at, mut begin, mut torn) = (own_header(bytes)?, None, None);
+    let (mut at, mut begin, mut torn) = (first_event(bytes)?, None, None);
     while at < bytes.len() {
         match frame::decode(salt, &bytes[at..]) {
             Decoded::Frame { header, payload } => {
@@ -75,9 +75,10 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The length of a segment's header, if it is of this version: what a newer one wrote is not touched.
-fn own_header(bytes: &[u8]) -> Option<usize> {
-    let Decoded::Frame { header, payload } = frame::decode(SEGMENT_SALT, bytes) else { return None };
+/// Where events begin: after a header of this version. What a newer one wrote is not touched. Without a whole header,
+/// of which a tear may have taken the sector, at the start.
+fn first_event(bytes: &[u8]) -> Option<usize> {
+    let Decoded::Frame { header, payload } = frame::decode(SEGMENT_SALT, bytes) else { return Some(0) };
     let (version, name) = bytes[payload.clone()].split_first_chunk::<2>()?;
     let ours = header.role == Role::Segment
         && name == EVENTS_FORMAT.name.as_bytes()

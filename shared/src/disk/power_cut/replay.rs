@@ -100,8 +100,7 @@ impl Replay {
             Step::Allocate { file, bytes } => self.change(*file, DataChange::Allocate { bytes: *bytes }),
             Step::SyncData { file } => self.files[file.0].settle(MadeState::Durable),
             Step::SyncDataFailed { file } => self.files[file.0].settle(MadeState::Stuck),
-            Step::SyncDir { dir } => self.settle_names(dir, MadeState::Durable),
-            Step::SyncDirFailed { dir } => self.settle_names(dir, MadeState::Stuck),
+            Step::SyncDir { dir } => self.settle_names(dir),
         }
     }
 
@@ -113,8 +112,8 @@ impl Replay {
         self.names_since.push(Made { change, state: MadeState::Waits });
     }
 
-    fn settle_names(&mut self, dir: &Path, state: MadeState) {
-        settle(&mut self.names_since, state, |change| change.dir() == Some(dir));
+    fn settle_names(&mut self, dir: &Path) {
+        settle(&mut self.names_since, MadeState::Durable, |change| change.dir() == Some(dir));
         let (durable, since) = split(mem::take(&mut self.names_since));
         durable.iter().for_each(|change| change.apply(&mut self.durable_names));
         self.names_since = since;
