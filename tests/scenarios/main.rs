@@ -6,6 +6,7 @@ mod fleet;
 mod handling;
 mod identity;
 mod jobs;
+mod kills;
 mod restart;
 
 /// The rule that the scenarios break and mend: a text file of the host says how it stands.
