@@ -57,7 +57,7 @@ async fn a_power_cut_takes_nothing_that_a_collector_promised() -> anyhow::Result
     if !can_mount() {
         return Ok(());
     }
-    let (counts, starts) = powercut::collector(CUTS, seed()).await?;
+    let (counts, starts) = powercut::collector(CUTS, seed(), can_trace()).await?;
     println!("{CUTS} cuts; kept: {counts}; {starts}");
     assert!(starts.longest() < START_WITHIN, "{starts}");
     Ok(())

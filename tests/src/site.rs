@@ -45,7 +45,7 @@ impl Site {
         Self::start_with(rules, "").await
     }
 
-    /// The same, with lines added to the collector's configuration.
+    /// The same, with lines added to the collector's configuration: keys of its top first, then tables.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
         Self::start_at("127.0.0.1", Self::directory()?, rules, configuration).await
     }
@@ -167,12 +167,22 @@ fn spawn(dir: &Path, addresses: &Addresses, under: &[String]) -> anyhow::Result<
     let (config, bound) = (dir.join("collector.toml"), bound(dir));
     let more = std::fs::read_to_string(dir.join(MORE_CONFIGURATION))?;
     let own = collector_config(&dir.join("collector"), &dir.join("rules.yml"), addresses)?;
-    std::fs::write(&config, own + &more)?;
+    std::fs::write(&config, with_lines(&own, &more))?;
     if bound.exists() {
         std::fs::remove_file(&bound)?; // Of the last start.
     }
     let arguments = ["run", "--config", text(&config)?];
     Process::start_under(under, "tocsin-collector", &arguments, &dir.join("collector.log"))
+}
+
+/// A configuration with more lines: a key of the top that is there already gets the new value.
+fn with_lines(own: &str, more: &str) -> String {
+    let (top, tables) = more.split_at(more.find('[').unwrap_or(more.len()));
+    let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let given = |line: &&str| top.lines().any(|other| key(other) == key(line));
+    let (own_top, own_tables) = own.split_at(own.find("\n[").map_or(own.len(), |at| at + 1));
+    let kept: String = own_top.lines().filter(|line| !given(line)).map(|line| format!("{line}\n")).collect();
+    [top, &kept, own_tables, tables].concat()
 }
 
 async fn ready(dir: &Path, collector: &mut Process) -> anyhow::Result<(Addresses, Api)> {
