@@ -30,10 +30,10 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// At random: within `longest` of the start or of its end, at a call if it can be traced, one in 25 a clean stop.
+    /// At random: within `longest` of the start or of its end, at a call if it can be traced, one in ten a clean stop, whose checkpoint keeps the next starts short.
     pub fn draw(dice: &mut Dice, traced: bool, longest: Duration) -> Self {
         let moment = Duration::from_millis(dice.below(longest.as_millis() as u64 + 1));
-        if dice.once_in(25) {
+        if dice.once_in(10) {
             return Self::Stop(moment);
         }
         if !traced || dice.once_in(2) {

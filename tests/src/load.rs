@@ -44,7 +44,7 @@ impl Shape {
         hosts: 5,
         slots: 40,
         tick: Duration::from_millis(100),
-        changes: 3,
+        changes: 1,
         consumers: 2,
         acts: Some(Duration::from_millis(30)),
     };
