@@ -10,6 +10,7 @@ mod hardening;
 mod hostile;
 mod identity;
 mod jobs;
+mod kills;
 mod lives;
 mod network;
 mod restart;

@@ -30,10 +30,10 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// At random: within `longest` of the start or of its end, at a call if it can be traced, one in 25 a clean stop.
+    /// At random: within `longest` of the start or of its end, at a call if it can be traced, one in ten a clean stop, whose checkpoint keeps the next starts short.
     pub fn draw(dice: &mut Dice, traced: bool, longest: Duration) -> Self {
         let moment = Duration::from_millis(dice.below(longest.as_millis() as u64 + 1));
-        if dice.once_in(25) {
+        if dice.once_in(10) {
             return Self::Stop(moment);
         }
         if !traced || dice.once_in(2) {
@@ -41,7 +41,7 @@ impl Blow {
         }
         // Threads that write little are reached by small numbers, busy ones late by large ones.
         let most = *dice.one_of(&[3, 10, 40]);
-        Self::At { call: *dice.one_of(&CALLS), nth: 1 + dice.below(most) }
+        Self::At { call: dice.one_of::<&str>(&CALLS), nth: 1 + dice.below(most) }
     }
 
     /// How long after its beginning a start is not waited for any more.
@@ -68,12 +68,22 @@ impl Blow {
 
     /// The tracer's part of the command line.
     pub fn under(&self) -> Vec<String> {
-        let Self::At { call, nth } = self else { return Vec::new() };
-        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={nth}"));
-        let words =
-            ["strace", "-D", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-        words.map(str::to_owned).to_vec()
+        match self {
+            Self::At { call, nth } => strace(call, &format!("signal=SIGKILL:when={nth}")),
+            Self::Early(_) | Self::Late(_) | Self::Stop(_) => Vec::new(),
+        }
     }
+}
+
+/// The tracer's part of a command line under which every call of a kind waits so long before it is made.
+pub fn slow(call: &str, wait: Duration) -> Vec<String> {
+    strace(call, &format!("delay_enter={}", wait.as_micros()))
+}
+
+fn strace(call: &str, what: &str) -> Vec<String> {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}"));
+    let quietly = ["strace", "-D", "-f", "-qqq", "--seccomp-bpf", "-o", "/dev/null"];
+    [&quietly[..], &["-e", &trace, "-e", &inject]].concat().into_iter().map(str::to_owned).collect()
 }
 
 /// Whether processes can be traced here; says so if not.

@@ -43,8 +43,8 @@ impl Shape {
     pub const CROWD: Self = Self {
         hosts: 5,
         slots: 40,
-        tick: Duration::from_millis(50),
-        changes: 3,
+        tick: Duration::from_millis(100),
+        changes: 1,
         consumers: 2,
         acts: Some(Duration::from_millis(30)),
     };
@@ -52,6 +52,10 @@ impl Shape {
     pub const STEADY: Self =
         Self { hosts: 5, slots: 40, tick: Duration::from_millis(200), changes: 0, consumers: 1, acts: None };
 }
+
+/// A line of the collector's configuration for loads under which nobody falls silent: a machine that is busy with other
+/// things may keep everybody from speaking for seconds.
+pub const PATIENT: &str = "heartbeat = \"20s\"\n";
 
 /// The rules of the load.
 pub fn rules() -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tocsin_proto::pb;
 
+use crate::blow;
 use crate::dice::Dice;
 use crate::load::{self, Load, Shape};
 use crate::promises::{Counts, lock};
@@ -17,26 +18,33 @@ use crate::volume::Volume;
 
 /// The longest a program runs between two cuts.
 const LONGEST: u64 = 500;
+/// How long each sync of the journals takes in half of the lives: a disk as customers have it. What is promised before it
+/// is durable is promised in this time.
+const SLOW_SYNC: Duration = Duration::from_millis(30);
 /// From the end of the load to the last comparison.
 const SETTLED: Duration = Duration::from_secs(40);
 
 /// Cuts the power of a collector's disk so often.
-pub async fn collector(cuts: usize, seed: u64) -> anyhow::Result<(Counts, Starts)> {
+pub async fn collector(cuts: usize, seed: u64, traced: bool) -> anyhow::Result<(Counts, Starts)> {
     let mut dice = Dice::new(seed);
     let dir = Site::directory()?;
     let mut volume = Volume::mount(&dir.path().join("collector"))?; // Before the site: it goes first.
-    let mut site = Site::start_at(&loopback(&mut dice), dir, &load::rules(), "").await?;
+    let mut site = Site::start_at(&loopback(&mut dice), dir, &load::rules(), load::PATIENT).await?;
     let load = Load::start(&site, Shape::CROWD, &mut dice).await?;
     let mut starts = Starts::default();
     for _ in 0..cuts {
         tokio::time::sleep(Duration::from_millis(dice.below(LONGEST))).await;
-        site.collector()?.freeze()?;
+        site.collector()?.freeze().await?;
         volume.copy()?;
         site.kill_collector()?;
         volume.swap()?;
         let begun = Instant::now();
-        site.start_collector().await?;
-        starts.add(begun.elapsed());
+        let slow = traced && dice.once_in(2);
+        site.spawn_collector(&if slow { blow::slow("fdatasync", SLOW_SYNC) } else { Vec::new() })?;
+        site.collector_ready().await?;
+        if !slow {
+            starts.add(begun.elapsed());
+        }
     }
     let counts = load.settle(&site, SETTLED).await?;
     site.stop_collector().await?;
@@ -63,11 +71,11 @@ pub async fn agent(cuts: usize, seed: u64) -> anyhow::Result<(usize, Starts)> {
         tokio::time::sleep(Duration::from_millis(dice.below(LONGEST))).await;
         // The wrapper's last job is over before the cut, in whatever way it could be told; the agent is in the middle.
         if dice.once_in(2) {
-            host.agent()?.freeze()?;
+            host.agent()?.freeze().await?;
         }
         stop.store(true, Ordering::Relaxed);
         working.await??;
-        host.agent()?.freeze()?;
+        host.agent()?.freeze().await?;
         volume.copy()?;
         host.end_agent()?;
         volume.swap()?;

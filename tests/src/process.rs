@@ -15,6 +15,8 @@ use crate::wait::wait_until;
 const PROGRAMS: &str = "TOCSIN_PROGRAMS";
 /// How many of a program's last lines a failure shows.
 const LINES: usize = 40;
+/// The longest a call inside the kernel keeps a thread from stopping.
+const STANDS_STILL: Duration = Duration::from_secs(10);
 
 /// The path of a built program.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
@@ -124,9 +126,13 @@ impl Process {
         Ok(self.child.wait()?)
     }
 
-    /// Stops it where it is: it holds what it holds and does nothing.
-    pub fn freeze(&self) -> anyhow::Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGSTOP)?)
+    /// Stops it where it is: it holds what it holds and does nothing. A thread that is inside the kernel, in the middle
+    /// of a sync, comes out of it first: from here on nothing changes.
+    pub async fn freeze(&self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGSTOP)?;
+        let pid = self.pid();
+        let what = format!("every thread of {} standing still", self.name);
+        wait_until(&what, STANDS_STILL, async || stands_still(pid).then_some(())).await
     }
 
     /// SIGTERM; how it ended, if it did within the time.
@@ -142,6 +148,17 @@ impl Process {
         let lines: Vec<&str> = said.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
+}
+
+/// Whether every thread of a process is stopped, by a signal or a tracer.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything, a parenthesis too. A thread that has just ended does nothing either.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| matches!(state, 'T' | 't' | 'Z' | 'X'))
+    })
 }
 
 impl Drop for Process {

@@ -122,20 +122,22 @@ impl Promises {
         let feed = Feed::follow(site.credential_file());
         let mut resting_at = 0;
         loop {
-            let head = head(site).await?;
+            tokio::time::sleep(LOOK).await;
+            let (before, late) = (resting_at, begun.elapsed() > within);
+            resting_at = head(site).await?;
+            if before != resting_at && !late {
+                continue;
+            }
             let received = feed.received();
             let mut broken = self.compare(&received);
-            if broken.is_empty() && head == resting_at {
+            if broken.is_empty() {
                 broken = self.ask(site).await?;
             }
-            if broken.is_empty() && head == resting_at {
-                return Ok(self.counts(&received));
+            match broken.is_empty() && head(site).await? == resting_at {
+                true => return Ok(self.counts(&received)),
+                false if late => anyhow::bail!("{}", told(&broken, resting_at)),
+                false => {}
             }
-            resting_at = head;
-            if begun.elapsed() > within {
-                anyhow::bail!("{}", told(&broken, head));
-            }
-            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -49,7 +49,7 @@ impl Site {
         Self::start_with(rules, "").await
     }
 
-    /// The same, with lines added to the collector's configuration.
+    /// The same, with lines added to the collector's configuration: keys of its top first, then tables.
     pub async fn start_with(rules: &str, configuration: &str) -> anyhow::Result<Self> {
         Self::start_prepared(rules, configuration, |_| Ok(())).await
     }

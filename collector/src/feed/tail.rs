@@ -74,7 +74,8 @@ impl Tail {
             if !entry.numbered {
                 continue;
             }
-            if entry.seq > self.next {
+            // What a crash tore off was never durable, so nobody was told of it, and nobody misses it.
+            if entry.seq > self.next && !self.reader.torn_off_before(entry.seq) {
                 self.sought = false; // This one is read again after the gap.
                 if events.is_empty() {
                     return Ok(self.gap(entry.seq));
@@ -222,6 +223,44 @@ mod tests {
         content[damaged] ^= 1;
         memory.set_content(&path, content);
         assert_eq!(drain(&mut Tail::after(log.reader(), 0)), (vec![1, 2, 3, 4, 6, 7, 8], vec![(5, 5)]));
+    }
+
+    // Cases: C2
+    #[test]
+    fn what_a_power_cut_tore_off_is_no_gap() {
+        let memory = MemoryDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+        let events = journal(6);
+        let mut before = log(&disk, 1 << 20);
+        append(&mut before, &events[..3]);
+        let path = before.segments()[0].path.clone();
+        drop(before);
+        let mut content = memory.content(&path).unwrap();
+        let whole = content.len();
+        content.extend([0; 500]); // The file had grown; what was written did not reach the disk.
+        memory.set_content(&path, content.clone());
+        let mut after = log(&disk, 1 << 20);
+        append(&mut after, &events[3..]);
+        let next = after.segments().last().unwrap().first_seq;
+        assert!(next > 4, "numbers that may have been used are not used again");
+        for seq in [0, 2, 3] {
+            let (seqs, gaps) = drain(&mut Tail::after(after.reader(), seq));
+            assert_eq!(gaps, [], "after {seq}");
+            assert_eq!(
+                seqs,
+                (seq + 1..=8).collect::<Vec<_>>(),
+                "each event says its own number, after {seq}"
+            );
+        }
+        let Some(last) = whole.checked_sub(2) else { panic!("an empty segment") };
+        content.truncate(whole);
+        content[last] ^= 1;
+        memory.set_content(&path, content);
+        assert_eq!(
+            drain(&mut Tail::after(after.reader(), 0)).1,
+            [(3, next - 1)],
+            "a durable one that is damaged is"
+        );
     }
 
     #[test]

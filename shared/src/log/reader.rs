@@ -22,7 +22,8 @@ pub struct Entry {
 
 /// A position in a log. Independent of the writer and of other readers; may live in another thread.
 ///
-/// Damaged records are passed over: a `seq` higher than the one expected says how many are lost.
+/// Damaged records are passed over: a `seq` higher than the one expected says how many are lost, unless they are numbers
+/// that a crash tore off before they were durable (`torn_off_before`).
 pub struct Reader {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -31,6 +32,8 @@ pub struct Reader {
     /// The next record to return.
     position: u64,
     place: Option<Place>,
+    /// The first number of the segment before which the last jump was, if nothing durable can have been there.
+    torn_off_before: Option<u64>,
 }
 
 /// Where the position is: a segment and what was last known of it.
@@ -41,12 +44,14 @@ struct Place {
     /// Where the next segment starts, once there is one.
     until: Option<u64>,
     generation: u64,
+    /// Whether anything since the last record could not be read.
+    spoiled: bool,
 }
 
 impl Reader {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, salt: u32, head: Arc<Head>) -> Self {
         let position = head.segments().first().map_or(1, |first| first.first_seq);
-        Self { disk, dir, salt, head, position, place: None }
+        Self { disk, dir, salt, head, position, place: None, torn_off_before: None }
     }
 
     /// The number of the next record that `next` looks for.
@@ -57,6 +62,12 @@ impl Reader {
     /// The highest number that `next` can return now.
     pub fn durable_seq(&self) -> u64 {
         self.head.durable_seq()
+    }
+
+    /// Whether the numbers that are missing right before this one were never durable: the segment before ends where its
+    /// last whole record does, because what a crash had left of the next ones was cut off when the log was opened.
+    pub fn torn_off_before(&self, seq: u64) -> bool {
+        self.torn_off_before == Some(seq)
     }
 
     /// Moves to a record, or to where it will be. `next` then returns the unnumbered frames before it in its segment,
@@ -82,6 +93,7 @@ impl Reader {
             {
                 Found::Frame { header, payload } if header.role != Role::Segment => {
                     let numbered = header.role == Role::Numbered;
+                    place.spoiled &= !numbered; // What is missing before a record shows in its number.
                     let ours = place.until.is_none_or(|until| header.seq < until + u64::from(!numbered));
                     if !ours || (numbered && header.seq < self.position) {
                         continue;
@@ -92,10 +104,13 @@ impl Reader {
                     }
                     return Ok(Some(Entry { seq: header.seq, numbered, kind: header.kind, payload }));
                 }
-                Found::Frame { .. } | Found::Spoiled { .. } | Found::Garbage { .. } => {}
-                Found::End { .. } => match place.until {
+                Found::Frame { .. } => {}
+                Found::Spoiled { .. } | Found::Garbage { .. } => place.spoiled = true,
+                Found::End { bytes, .. } => match place.until {
                     None => return Ok(None),
                     Some(until) => {
+                        let whole = bytes == 0 && !place.spoiled;
+                        self.torn_off_before = (whole && self.position < until).then_some(until);
                         self.position = self.position.max(until);
                         self.place = None;
                     }
@@ -138,7 +153,8 @@ impl Reader {
                 Ok(file) => {
                     let cursor = Cursor::new(file, self.salt, 0);
                     let durable_bytes = found.bytes;
-                    self.place = Some(Place { cursor, segment: found, durable_bytes, until, generation });
+                    let (segment, spoiled) = (found, false);
+                    self.place = Some(Place { cursor, segment, durable_bytes, until, generation, spoiled });
                     return Ok(());
                 }
                 // Someone removed it behind the writer's back: its records are lost, the next segment's are not.

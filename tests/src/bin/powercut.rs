@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use clap::Parser;
+use tocsin_tests::blow::can_trace;
 use tocsin_tests::powercut;
 use tocsin_tests::volume::can_mount;
 
@@ -31,9 +32,10 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let Arguments { cuts, agent_cuts, seed } = Arguments::parse();
     ensure!(can_mount(), "nothing can be cut here");
+    let traced = can_trace();
     for (round, first) in (0..cuts).step_by(ROUND).enumerate() {
         let (begun, seed, cuts) = (Instant::now(), seed + round as u64, ROUND.min(cuts - first));
-        let (counts, starts) = powercut::collector(cuts, seed).await?;
+        let (counts, starts) = powercut::collector(cuts, seed, traced).await?;
         let seconds = begun.elapsed().as_secs();
         println!("collector: {cuts} cuts with seed {seed} in {seconds} s; kept: {counts}; {starts}");
     }

@@ -23,6 +23,11 @@ const BOOT_MS: u64 = 86_400_000;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// One run ends in so many rows.
 const ROWS_PER_RUN: u64 = 10;
+/// Rows that wait for their acknowledgement at most: a machine that is too slow makes fewer, not later ones.
+const BEHIND_MAX: u64 = 100;
+/// Rows and outcomes under way in a session: whoever sends without end never hears.
+const ROWS_IN_FLIGHT: u64 = 64;
+const OUTCOMES_IN_FLIGHT: u64 = 8;
 /// Jobs of a host: few, so that failures and successes of one follow each other.
 const JOBS: u64 = 4;
 
@@ -127,6 +132,9 @@ impl Speaker {
         {
             self.ticks += 1;
             let mut book = lock(&self.book);
+            if book.rows.len() as u64 - book.rows_acknowledged >= BEHIND_MAX {
+                continue;
+            }
             let changes = self.shared.shape.changes;
             let mut levels = match book.rows.last() {
                 Some(row) => row.levels.clone(),
@@ -152,23 +160,25 @@ impl Speaker {
     }
 
     async fn send(&self, session: &Session, sent: &mut Sent) -> anyhow::Result<()> {
-        loop {
-            let message = self.next_message(sent);
-            let Some(message) = message else { return Ok(()) };
+        while let Some(message) = self.next_message(session, sent) {
             session.say(message).await?;
         }
+        Ok(())
     }
 
     /// Outcomes before rows; a bounded number at a time.
-    fn next_message(&self, sent: &mut Sent) -> Option<Up> {
+    fn next_message(&self, session: &Session, sent: &mut Sent) -> Option<Up> {
         let mut book = lock(&self.book);
-        if let Some(outcome) = book.outcomes.get(sent.outcomes as usize) {
+        let may_send = sent.outcomes - session.outcomes_taken < OUTCOMES_IN_FLIGHT;
+        if let Some(outcome) = book.outcomes.get(sent.outcomes as usize).filter(|_| may_send) {
             sent.outcomes += 1;
             let record = record(sent.outcomes, outcome);
             book.outcomes_sent = book.outcomes_sent.max(sent.outcomes);
             return Some(Up::Records(pb::Records { lane: Lane::Outcomes.number(), records: vec![record] }));
         }
-        let waiting: Vec<Row> = book.rows.iter().skip(sent.rows as usize).take(32).cloned().collect();
+        let room = ROWS_IN_FLIGHT.saturating_sub(sent.rows - session.taken);
+        let waiting = book.rows.iter().skip(sent.rows as usize).take(room as usize);
+        let waiting: Vec<Row> = waiting.cloned().collect();
         if waiting.is_empty() {
             return None;
         }

@@ -50,10 +50,11 @@ pub(super) fn check(events: &[&pb::Event], silenced: &BTreeSet<String>) -> Vec<S
                     ));
                 }
             }
-            Some(Subject::Host(host)) if kind == "host.unreachable" => {
-                if !silenced.contains(&host.instance) || !unreachable.insert(&host.instance) {
-                    broken.push(format!("event {seq}: {} is called unreachable", host.instance));
-                }
+            Some(Subject::Host(host))
+                if kind == "host.unreachable"
+                    && !(silenced.contains(&host.instance) && unreachable.insert(&host.instance)) =>
+            {
+                broken.push(format!("event {seq}: {} is called unreachable", host.instance));
             }
             Some(Subject::Host(host)) if kind == "host.enrolled" => {
                 *enrolled.entry(&host.instance).or_default() += 1;
@@ -72,14 +73,10 @@ fn missing_incidents(events: &[&pb::Event], triggered: &BTreeMap<u64, u32>) -> V
     let opened = triggered.iter().filter(|(_, times)| **times != 1);
     let mut broken: Vec<String> =
         opened.map(|(number, times)| format!("incident {number} was opened {times} times")).collect();
-    for event in events {
-        if let (Some(Subject::Alert(alert)), "alert.triggered") = (&event.subject, event.kind.as_str()) {
-            if alert.opens_incident && !triggered.contains_key(&alert.incident) {
-                broken.push(format!(
-                    "event {}: an alert's incident {} is not there",
-                    event.seq, alert.incident
-                ));
-            }
+    for event in events.iter().filter(|event| event.kind == "alert.triggered") {
+        let Some(Subject::Alert(alert)) = &event.subject else { continue };
+        if alert.opens_incident && !triggered.contains_key(&alert.incident) {
+            broken.push(format!("event {}: an alert's incident {} is not there", event.seq, alert.incident));
         }
     }
     broken

@@ -15,7 +15,7 @@ use crate::site::Site;
 pub async fn collector(sweep: Sweep, longest: Duration) -> anyhow::Result<(Counts, Starts)> {
     let mut dice = Dice::new(sweep.seed);
     let address = loopback(&mut dice);
-    let mut site = Site::start_at(&address, Site::directory()?, &load::rules(), "").await?;
+    let mut site = Site::start_at(&address, Site::directory()?, &load::rules(), load::PATIENT).await?;
     let load = Load::start(&site, Shape::CROWD, &mut dice).await?;
     let mut starts = Starts::default();
     site.end_collector()?;

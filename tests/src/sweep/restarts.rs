@@ -1,13 +1,14 @@
 //! Restarts while two hundred alerts fire: nobody hears of any of them a second time, no `for` begins anew, and the
-//! silence of a host meanwhile ends nothing of it.
+//! silence of a host is told once and ends nothing of it.
 
 use std::time::Duration;
 
 use super::{SETTLED, Starts, loopback};
 use crate::dice::Dice;
+use crate::feed::Feed;
 use crate::load::{self, Load, Shape};
 use crate::promises::{Counts, lock};
-use crate::site::Site;
+use crate::site::{SOON, Site};
 use crate::wait::wait_until;
 
 /// What is done.
@@ -31,6 +32,7 @@ pub async fn restarts(options: Restarts) -> anyhow::Result<(Counts, Starts)> {
         if restart == options.restarts / 2 {
             fires_long(&load).await?;
             load.promises().silence(SILENT);
+            Feed::follow(site.credential_file()).wait_for("host.unreachable", SOON, |_| true).await?;
         }
         // Some end while `for` runs, some while the collector still starts, some with everything said.
         tokio::time::sleep(Duration::from_millis(dice.below(300))).await;
