@@ -7,10 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
+use tocsin_shared::log::LogError;
 use tocsin_shared::private_file::{self, PrivateFileError};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -19,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::collect::Collector;
 use crate::config::Config;
+use crate::explain::one_line;
 use crate::identity::{IdentityDir, IdentityError};
 use crate::inventory::{self, Inventory};
 use crate::jobs::intake::{Intake, IntakeConfig, IntakeCounters, IntakeCounts, IntakeError, Submission};
@@ -61,8 +64,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         return Err(RunError::NotEnrolled { dir: data.join("identity") });
     }
     let inventory = inventory::take();
-    let spool = Spool::open(&data.join("spool"), config.spool)?;
-    let (keeper, keeper_thread) = keep::start(spool, &inventory.boot_id).map_err(RunError::Thread)?;
+    let (keeper, keeper_thread) = start_keeper(&config, &inventory.boot_id)?;
     let (submit, submissions) = mpsc::channel(JOBS_QUEUE);
     let started = start(&config, &inventory, &keeper, (submit, submissions), &stop).await;
     let ended = match started {
@@ -76,6 +78,25 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         tokio::task::spawn_blocking(|| keeper_thread.join().ok()).await.ok();
     }
     ended.and(synced.map_err(RunError::Spool))
+}
+
+/// A spool whose disk fails is no reason not to run: records are in memory until it is back.
+fn start_keeper(config: &Config, boot_id: &str) -> Result<(Keeper, JoinHandle<()>), RunError> {
+    let dir = config.data_dir.join("spool");
+    match Spool::open(&dir, config.spool) {
+        Ok(spool) => keep::start(spool, boot_id).map_err(RunError::Thread),
+        Err(error @ (SpoolError::Disk { .. } | SpoolError::Log { source: LogError::Io { .. }, .. })) => {
+            tracing::error!(
+                error = one_line(&error),
+                "the spool's disk fails: records are kept in memory only"
+            );
+            keep::start_parked((dir, config.spool), boot_id).map_err(|error| match error {
+                keep::StartError::Spool(error) => RunError::Spool(error),
+                keep::StartError::Thread(error) => RunError::Thread(error),
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 type Jobs = (mpsc::Sender<Submission>, mpsc::Receiver<Submission>);
@@ -149,11 +170,14 @@ async fn wait(parts: Parts, stop: &CancellationToken) -> Result<(), RunError> {
 async fn tell_start(data: &Path, boot_id: &str, keeper: &Keeper) -> Result<(), RunError> {
     let path = data.join("boot_id");
     let now = Reading::now();
-    let known = private_file::read(&path)?;
+    let known = private_file::read(&path).unwrap_or_default();
     // A queue that is closed already is said by the parts that need it.
     if known.as_deref().map(str::trim) != Some(boot_id) {
         keeper.event("boot", now).await.ok();
-        private_file::replace(&path, &format!("{boot_id}\n"))?;
+        if let Err(error) = private_file::replace(&path, &format!("{boot_id}\n")) {
+            // The next start tells of this boot once more; that is all.
+            tracing::warn!(error = one_line(&error), "the boot cannot be noted");
+        }
     }
     keeper.event("agent_start", now).await.ok();
     Ok(())
@@ -205,6 +229,7 @@ impl Observed {
         }
         let flag = |on: bool| if on { 1.0 } else { 0.0 };
         collector.extra("tocsin_agent_spool_degraded", &[], flag(standing.degraded));
+        collector.extra("tocsin_agent_spool_volatile", &[], flag(standing.volatile));
         let connected = self.connected.load(Ordering::Relaxed);
         collector.extra("tocsin_agent_session_connected", &[], flag(connected));
         let IntakeCounts {

@@ -27,7 +27,7 @@ use self::backoff::Backoff;
 pub(crate) use self::client::Greeting;
 use self::session::SessionError;
 use crate::explain::one_line;
-use crate::identity::{IdentityDir, IdentityError};
+use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::keep::{Keeper, Stopping};
 use crate::spool::SpoolError;
 
@@ -108,12 +108,16 @@ pub(crate) struct Stream {
 impl Stream {
     /// Streams until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut known) = (Backoff::default(), None);
         loop {
             let begun = Instant::now();
-            let Some(ended) = stop.run_until_cancelled(self.once()).await else { return };
+            let Some(ended) = stop.run_until_cancelled(self.once(&mut known)).await else { return };
             self.connected.store(false, Ordering::Relaxed);
             let Err(ended) = ended;
+            if matches!(ended, Ended::Spool(SpoolError::Moved)) {
+                tracing::info!("the records are kept in another place now: connecting anew");
+                continue;
+            }
             backoff.ended_after(begun.elapsed());
             let wait = backoff.next(ended.is_refusal(), rand::random());
             tracing::warn!(
@@ -127,13 +131,23 @@ impl Stream {
         }
     }
 
-    async fn once(&self) -> Result<std::convert::Infallible, Ended> {
-        let channel = self.connect().await?;
+    async fn once(&self, known: &mut Option<Identity>) -> Result<std::convert::Infallible, Ended> {
+        let channel = self.connect(known).await?;
         client::session(channel, &self.keeper, &self.greeting, &self.connected).await
     }
 
-    async fn connect(&self) -> Result<Channel, Ended> {
-        let identity = IdentityDir::open(&self.data_dir)?.load()?.ok_or(Ended::NotEnrolled)?;
+    /// The identity that is known counts while a disk that fails does not give it.
+    async fn connect(&self, known: &mut Option<Identity>) -> Result<Channel, Ended> {
+        let loaded = IdentityDir::open(&self.data_dir).and_then(|dir| dir.load());
+        let identity = match (loaded, &*known) {
+            (Ok(identity), _) => identity.ok_or(Ended::NotEnrolled)?,
+            (Err(error), None) => return Err(error.into()),
+            (Err(error), Some(known)) => {
+                tracing::warn!(error = one_line(&error), "the identity cannot be read; the last one is used");
+                known.clone()
+            }
+        };
+        *known = Some(identity.clone());
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
         Ok(connect::connect(endpoint, identity.tls()?, CONNECT_TIMEOUT).await?)
     }
