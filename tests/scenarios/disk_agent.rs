@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tocsin_proto::pb;
+use tocsin_tests::injected::Injected;
 use tocsin_tests::site::{Host, SOON, Site};
 use tocsin_tests::small_disk::SmallDisk;
 use tocsin_tests::wait::wait_until;
@@ -135,6 +137,33 @@ async fn a_removed_spool_is_made_again() -> anyhow::Result<()> {
     wait_until("a spool", HEALED, async || spool.join("epoch").exists().then_some(())).await?;
     says(&site, "tocsin_agent_spool_degraded", 0.0, HEALED).await?;
     more_rows(&site, "rows from the new spool").await?;
+    host.stop_agent().await?;
+    Ok(())
+}
+
+// Cases: S13, S25
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_whose_fsync_fails_is_memory_until_it_does_not() -> anyhow::Result<()> {
+    let site = Site::start(RULES).await?;
+    let mut host = site.host("db-1", pb::Env::Prod).await?;
+    host.set("scenario_breach", 0.0)?;
+    host.start_agent()?;
+    more_rows(&site, "rows").await?;
+    let pid = host.pid().context("the agent runs")?;
+    let Some(once) = Injected::into(pid, "fdatasync", "error=EIO:when=1").await? else { return Ok(()) };
+    more_rows(&site, "rows after one failed fsync").await?;
+    drop(once);
+    assert_eq!(own(&site, "tocsin_agent_spool_degraded").await, Some(0.0), "another file took them");
+    let Some(fails) = Injected::into(pid, "fdatasync,fsync,pwrite64", "error=EIO").await? else {
+        return Ok(());
+    };
+    says(&site, "tocsin_agent_spool_degraded", 1.0, SOON).await?;
+    more_rows(&site, "rows of a host with a broken disk").await?;
+    drop(fails);
+    says(&site, "tocsin_agent_spool_degraded", 0.0, HEALED).await?;
+    more_rows(&site, "rows from the disk").await?;
+    assert_eq!(host.pid(), Some(pid), "it is the same process");
+    assert!(host.log()?.lines().count() < 60, "{}", host.log()?);
     host.stop_agent().await?;
     Ok(())
 }

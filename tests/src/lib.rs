@@ -15,6 +15,7 @@ pub mod api;
 pub mod wait;
 pub mod process;
 pub mod small_disk;
+pub mod injected;
 pub mod feed;
 pub mod site;
 pub mod virtual_agent;

@@ -52,8 +52,11 @@ pub struct Process {
 impl Process {
     /// Starts a program; what it says is added to `log`.
     pub fn start(name: &'static str, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        Self::start_command(name, command(name, arguments)?, log)
+    }
+
+    fn start_command(name: &'static str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
-        let mut command = command(name, arguments)?;
         command.stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child, log: log.to_owned() })
@@ -83,6 +86,12 @@ impl Process {
     pub async fn terminate(mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGTERM)?;
         let what = format!("the end of {} after SIGTERM", self.name);
+        wait_until(&what, within, async || self.child.try_wait().ok().flatten()).await
+    }
+
+    /// How it ends by itself, if it does within the time.
+    pub async fn ends(mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
         wait_until(&what, within, async || self.child.try_wait().ok().flatten()).await
     }
 

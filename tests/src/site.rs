@@ -104,6 +104,11 @@ impl Site {
         Ok(())
     }
 
+    /// How the collector ends by itself.
+    pub async fn collector_ends(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.collector.take().context("the collector does not run")?.ends(SOON).await
+    }
+
     /// Starts the collector again, where it was.
     pub async fn start_collector(&mut self) -> anyhow::Result<()> {
         ensure!(self.collector.is_none(), "the collector runs");
@@ -196,6 +201,11 @@ impl Host {
 
     fn config_file(&self) -> PathBuf {
         self.dir.join("agent.toml")
+    }
+
+    /// The agent's process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Process::pid)
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -56,7 +56,7 @@ pub(super) fn serve(
     };
     tasks.spawn(renew(parts.clone(), issued.clone(), front_certificate.clone()));
 
-    let limits = Limits { exempt_loopback: true, ..Limits::default() };
+    let limits = Limits { exempt_loopback: true, ..Limits::default() }.within_descriptors();
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
     let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
     let cluster = parts.authority.cluster();

@@ -15,6 +15,8 @@ use crate::spool::{Config, Reason, Spool, room};
 
 const SAMPLES: usize = 2;
 
+type Cause<'a> = (&'a str, &'a dyn Fn(&MemoryDisk));
+
 fn config() -> Config {
     let config = Config {
         max_bytes: 0,
@@ -131,7 +133,7 @@ fn a_write_that_finds_no_room_goes_to_memory_and_is_tried_again_later() {
         let kind = ErrorKind::StorageFull;
         disk.fail(Fault { operation: Some(Operation::Create), after: 0, kind, stays: true });
     };
-    let causes: [(&str, &dyn Fn(&MemoryDisk)); 2] = [("room", &no_room), ("inode", &no_inode)];
+    let causes: [Cause<'_>; 2] = [("room", &no_room), ("inode", &no_inode)];
     for (operation, begin) in causes {
         let disk = MemoryDisk::new();
         let config = Config { free_floor_bytes: 0, ..config() };
