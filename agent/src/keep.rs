@@ -2,10 +2,14 @@
 //!
 //! Promises: a job record is answered only when it is durable; a new row is durable before it is handed to the
 //! stream; losses become gap records in the outcomes lane, and are noted as told only when those are durable; an
-//! acknowledgement that does not fit removes nothing. What fails here is logged when it begins and when it ends.
+//! acknowledgement that does not fit removes nothing. What fails here is logged when it begins and when it ends. When
+//! the disk fails, records are kept in memory under an epoch of their own until it is back (`parked`).
 
 pub(crate) mod life;
 
+mod parked;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -21,10 +25,11 @@ use crate::explain::one_line;
 use crate::jobs::intake::{SinkError, Submission};
 use crate::keep::life::Tip;
 use crate::rows::{LiveRow, RowWriter};
-use crate::spool::{Gap, Spool, SpoolError};
+use crate::spool::{self, Gap, Spool, SpoolError};
 use crate::stream::backlog::{Backlog, Filled, Request};
 use crate::stream::records::{self, RECORD};
 use crate::tick::Reading;
+use parked::Parked;
 
 /// Requests that wait for the disk. Each asker waits for its answer, so this is about how many askers there are.
 const QUEUE: usize = 64;
@@ -40,8 +45,12 @@ pub(crate) struct Standing {
     pub waiting: [u64; 3],
     pub bytes: [u64; 3],
     pub evicted: [u64; 3],
-    /// Whether the disk refuses.
+    /// Whether the disk fails, and records are in memory under this epoch only.
     pub degraded: bool,
+    /// Whether rows are in memory only for want of room on the disk.
+    pub volatile: bool,
+    /// Whose numbers these are.
+    pub epoch: Option<Epoch>,
 }
 
 /// Records of the outcomes or the state lane, to be sent.
@@ -57,19 +66,54 @@ pub(crate) struct Records {
 type Ask<T> = oneshot::Sender<Result<T, SpoolError>>;
 
 enum Command {
-    Row { at: Reading, series: Arc<[Labels]>, values: Vec<f64> },
-    Event { what: &'static str, at: Reading, step_ms: i64 },
+    Row {
+        at: Reading,
+        series: Arc<[Labels]>,
+        values: Vec<f64>,
+    },
+    Event {
+        what: &'static str,
+        at: Reading,
+        step_ms: i64,
+    },
     Job(Submission),
-    Attach { live: mpsc::Sender<LiveRow>, reply: oneshot::Sender<[Ranges; 3]> },
+    Attach {
+        live: mpsc::Sender<LiveRow>,
+        reply: Ask<[Ranges; 3]>,
+    },
     EndChain,
-    Records { lane: Lane, first: u64, bytes: usize, reply: Ask<Records> },
-    Fill { request: Request, reply: Ask<Filled> },
-    Acknowledge { lanes: Vec<(Lane, Ranges)>, reply: Ask<()> },
-    Claim { agent: AgentId, reply: Ask<()> },
-    Compare { lanes: Vec<(Lane, Ranges)>, tip: Tip, reply: Ask<Option<String>> },
-    BeginEpoch { reply: Ask<()> },
+    /// What a session asks, of the records that it is about.
+    OfEpoch(Epoch, Box<Command>),
+    Records {
+        lane: Lane,
+        first: u64,
+        bytes: usize,
+        reply: Ask<Records>,
+    },
+    Fill {
+        request: Request,
+        reply: Ask<Filled>,
+    },
+    Acknowledge {
+        lanes: Vec<(Lane, Ranges)>,
+        reply: Ask<()>,
+    },
+    Claim {
+        agent: AgentId,
+        reply: Ask<()>,
+    },
+    Compare {
+        lanes: Vec<(Lane, Ranges)>,
+        tip: Tip,
+        reply: Ask<Option<String>>,
+    },
+    BeginEpoch {
+        reply: Ask<()>,
+    },
     Sync,
-    Stop { reply: Ask<()> },
+    Stop {
+        reply: Ask<()>,
+    },
 }
 
 /// The spool's thread has ended: the agent is stopping.
@@ -80,20 +124,49 @@ pub(crate) struct Stopping;
 /// A handle to the spool's thread.
 #[derive(Clone)]
 pub(crate) struct Keeper {
-    epoch: watch::Receiver<Epoch>,
+    epoch: Epoch,
     requests: mpsc::Sender<Command>,
     standing: watch::Receiver<Standing>,
 }
 
+/// Starts the thread without a spool on disk, which fails: records are in memory until it does not any more.
+pub(crate) fn start_parked(
+    place: (PathBuf, spool::Config),
+    boot_id: &str,
+) -> Result<(Keeper, JoinHandle<()>), StartError> {
+    let spool = Spool::in_memory(place.1)?;
+    Ok(start_at(spool, place, Some(Parked::new(Instant::now())), boot_id)?)
+}
+
+/// Why the thread did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error(transparent)]
+    Thread(#[from] std::io::Error),
+}
+
 /// Starts the thread.
 pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, JoinHandle<()>)> {
+    let place = spool.place();
+    start_at(spool, place, None, boot_id)
+}
+
+fn start_at(
+    spool: Spool,
+    place: (PathBuf, spool::Config),
+    parked: Option<Parked>,
+    boot_id: &str,
+) -> std::io::Result<(Keeper, JoinHandle<()>)> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (standing, observed) = watch::channel(Standing::default());
-    let (epoch, epochs) = watch::channel(spool.epoch());
-    let keeper = Keeper { epoch: epochs, requests, standing: observed };
+    let keeper = Keeper { epoch: spool.epoch(), requests, standing: observed };
     let mut keep = Keep {
         spool,
-        epoch,
+        place,
+        parked,
+        boot_id: boot_id.into(),
         rows: RowWriter::new(boot_id),
         backlog: Backlog::default(),
         live: None,
@@ -109,8 +182,9 @@ pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, Joi
 }
 
 impl Keeper {
+    /// Of the records that this handle asks for.
     pub(crate) fn epoch(&self) -> Epoch {
-        *self.epoch.borrow()
+        self.epoch
     }
 
     /// Says who speaks for this spool; an error if its records are another agent's.
@@ -130,6 +204,12 @@ impl Keeper {
     /// Gives what is not settled yet a new name.
     pub(crate) async fn begin_epoch(&self) -> Result<Result<(), SpoolError>, Stopping> {
         self.ask(|reply| Command::BeginEpoch { reply }).await
+    }
+
+    /// A handle to the records as they are kept now, for a new session.
+    pub(crate) fn current(&self) -> Self {
+        let epoch = self.standing.borrow().epoch.unwrap_or(self.epoch);
+        Self { epoch, ..self.clone() }
     }
 
     /// What the spool holds, and news of it.
@@ -158,10 +238,11 @@ impl Keeper {
     }
 
     /// Hands new rows to `live` from now on, the first as the beginning of a chain. Returns what is settled.
-    pub(crate) async fn attach(&self, live: mpsc::Sender<LiveRow>) -> Result<[Ranges; 3], Stopping> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Attach { live, reply }).await?;
-        answer.await.map_err(|_| Stopping)
+    pub(crate) async fn attach(
+        &self,
+        live: mpsc::Sender<LiveRow>,
+    ) -> Result<Result<[Ranges; 3], SpoolError>, Stopping> {
+        self.ask(|reply| Command::Attach { live, reply }).await
     }
 
     /// Lets the next row open a chain: one before it did not reach the collector.
@@ -196,7 +277,11 @@ impl Keeper {
 
     /// Makes everything durable and ends the thread.
     pub(crate) async fn stop(&self) -> Result<(), SpoolError> {
-        self.ask(|reply| Command::Stop { reply }).await.unwrap_or(Ok(()))
+        let (reply, answer) = oneshot::channel();
+        match self.send(Command::Stop { reply }).await {
+            Ok(()) => answer.await.unwrap_or(Ok(())),
+            Err(Stopping) => Ok(()),
+        }
     }
 
     async fn send(&self, request: Command) -> Result<(), Stopping> {
@@ -208,20 +293,24 @@ impl Keeper {
         request: impl FnOnce(Ask<T>) -> Command,
     ) -> Result<Result<T, SpoolError>, Stopping> {
         let (reply, answer) = oneshot::channel();
-        self.send(request(reply)).await?;
+        self.send(Command::OfEpoch(self.epoch, Box::new(request(reply)))).await?;
         answer.await.map_err(|_| Stopping)
     }
 }
 
 struct Keep {
     spool: Spool,
+    /// Where the spool on disk is.
+    place: (PathBuf, spool::Config),
+    /// While that fails.
+    parked: Option<Parked>,
+    boot_id: String,
     rows: RowWriter,
     backlog: Backlog,
     live: Option<mpsc::Sender<LiveRow>>,
     /// Losses that are not in the outcomes lane yet.
     gaps: Vec<Gap>,
     standing: watch::Sender<Standing>,
-    epoch: watch::Sender<Epoch>,
     failing: bool,
     started: Instant,
 }
@@ -231,7 +320,7 @@ impl Keep {
         while let Some(request) = queue.blocking_recv() {
             if let Command::Stop { reply } = request {
                 self.tell_gaps();
-                let synced = self.spool.sync();
+                let synced = self.close();
                 drop(self.spool); // Lets go of the directory before anyone hears that we did.
                 reply.send(synced).ok();
                 return;
@@ -251,8 +340,10 @@ impl Keep {
                 self.live = Some(live);
                 self.rows.end_chain();
                 self.backlog = Backlog::default();
-                reply.send(Lane::ALL.map(|lane| self.spool.acked(lane).clone())).ok();
+                reply.send(Ok(Lane::ALL.map(|lane| self.spool.acked(lane).clone()))).ok();
             }
+            Command::OfEpoch(epoch, request) if epoch == self.spool.epoch() => self.handle(*request),
+            Command::OfEpoch(_, request) => moved(*request),
             Command::EndChain => self.rows.end_chain(),
             Command::Records { lane, first, bytes, reply } => {
                 reply.send(self.records(lane, first, bytes)).ok();
@@ -272,11 +363,13 @@ impl Keep {
             Command::BeginEpoch { reply } => {
                 self.rows.end_chain();
                 reply.send(life::begin_epoch(&mut self.spool)).ok();
-                self.epoch.send_replace(self.spool.epoch());
             }
             Command::Sync => {
                 let synced = self.spool.sync_due(self.started.elapsed());
+                let synced = synced.and_then(|()| self.spool.review_tiers());
+                self.park_if_failed(&synced);
                 self.note(synced);
+                self.look_at_disk(Instant::now());
                 self.tell_gaps();
             }
             Command::Stop { .. } => {} // Handled by `run`.
@@ -284,7 +377,10 @@ impl Keep {
     }
 
     fn row(&mut self, at: Reading, series: &Arc<[Labels]>, values: &[f64]) {
-        let written = self.rows.write(&mut self.spool, at, series, values);
+        let mut written = self.rows.write(&mut self.spool, at, series, values);
+        if self.park_if_failed(&written) {
+            written = self.rows.write(&mut self.spool, at, series, values);
+        }
         if let (Ok(row), Some(live)) = (&written, &self.live) {
             // A stream that does not keep up finds the row in the spool.
             if let Err(mpsc::error::TrySendError::Closed(_)) = live.try_send(row.clone()) {
@@ -297,15 +393,32 @@ impl Keep {
 
     fn event(&mut self, what: &str, at: Reading, step_ms: i64) {
         let record = records::encode(records::host_event(what, at, step_ms));
-        let stored = self.spool.append(Lane::State, RECORD, &record, true);
+        let mut stored = self.state_record(&record);
+        if self.park_if_failed(&stored) {
+            stored = self.state_record(&record);
+        }
         self.note(stored.map(drop));
     }
 
     fn job(&mut self, Submission { record, reply }: Submission) {
-        let stored = self.spool.append(Lane::Outcomes, RECORD, &records::encode(records::job(record)), true);
-        let answer = stored.as_ref().map(drop).map_err(|error| SinkError(one_line(error)));
+        let record = records::encode(records::job(record));
+        let mut stored = self.spool.append(Lane::Outcomes, RECORD, &record, true);
+        if self.park_if_failed(&stored) {
+            stored = self.spool.append(Lane::Outcomes, RECORD, &record, true);
+        }
+        // From memory it is sent, too, but its wrapper is not told that it is safe: that is for the drop-box.
+        let answer = match (&stored, &self.parked) {
+            (Ok(_), None) => Ok(()),
+            (Ok(_), Some(_)) => Err(SinkError("the spool's disk fails: it is kept in memory only".into())),
+            (Err(error), _) => Err(SinkError(one_line(error))),
+        };
         self.note(stored.map(drop));
         reply.send(answer).ok(); // A wrapper that left leaves its record in the drop-box.
+    }
+
+    fn state_record(&mut self, record: &[u8]) -> Result<u64, SpoolError> {
+        self.spool.choose_tier(Lane::State)?;
+        self.spool.append(Lane::State, RECORD, record, true)
     }
 
     fn records(&mut self, lane: Lane, first: u64, bytes: usize) -> Result<Records, SpoolError> {
@@ -364,8 +477,24 @@ impl Keep {
             waiting: Lane::ALL.map(waiting),
             bytes: stats.lanes.map(|lane| lane.bytes),
             evicted: stats.lanes.map(|lane| lane.evicted),
-            degraded: stats.degraded,
+            degraded: stats.degraded || self.parked.is_some(),
+            volatile: stats.volatile,
+            epoch: Some(self.spool.epoch()),
         };
         self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
+    }
+}
+
+/// Answers a session that is about other records than those that are kept now.
+fn moved(request: Command) {
+    match request {
+        Command::Attach { reply, .. } => drop(reply.send(Err(SpoolError::Moved))),
+        Command::Records { reply, .. } => drop(reply.send(Err(SpoolError::Moved))),
+        Command::Fill { reply, .. } => drop(reply.send(Err(SpoolError::Moved))),
+        Command::Acknowledge { reply, .. } | Command::Claim { reply, .. } | Command::BeginEpoch { reply } => {
+            drop(reply.send(Err(SpoolError::Moved)));
+        }
+        Command::Compare { reply, .. } => drop(reply.send(Err(SpoolError::Moved))),
+        _ => {} // Sessions ask nothing else.
     }
 }

@@ -10,12 +10,15 @@ use tocsin_agent::config::{Config, LogLevel};
 use tocsin_agent::enroll::{self, Enrolled};
 use tocsin_agent::explain::one_line;
 use tocsin_agent::{jobs, run};
+use tocsin_shared::log_limit::Limited;
 use tocsin_shared::supervise::Manager;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
+/// What it says in a day at most: the host's disk is not the agent's.
+const LOG_BYTES_A_DAY: u64 = 10 << 20;
 /// Threads for waiting on files at once: looking up users and reading the drop-box.
 const BLOCKING_THREADS: usize = 4;
 
@@ -84,7 +87,7 @@ fn log(config: &Config) {
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     let lines = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
-    let lines = lines.with_writer(std::io::stderr);
+    let lines = lines.with_writer(Limited::new(LOG_BYTES_A_DAY));
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         lines.without_time().init();
     } else {

@@ -57,7 +57,14 @@ impl RowWriter {
         series: &Arc<[Labels]>,
         values: &[f64],
     ) -> Result<LiveRow, SpoolError> {
-        let written = self.try_write(spool, at, series, values);
+        spool.choose_tier(Lane::Samples)?;
+        let mut written = self.try_write(spool, at, series, values);
+        if written.as_ref().is_err_and(SpoolError::is_full) {
+            // The free space did not tell. What has no room on the disk has some in memory.
+            (self.open, self.table_written) = (None, false);
+            spool.choose_tier(Lane::Samples)?;
+            written = self.try_write(spool, at, series, values);
+        }
         if written.is_err() {
             // What is in the file now is not certain.
             (self.open, self.table_written) = (None, false);

@@ -7,10 +7,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
+use tocsin_shared::log::LogError;
 use tocsin_shared::private_file::{self, PrivateFileError};
 use tocsin_shared::supervise::Manager;
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ use uuid::Uuid;
 
 use crate::collect::Collector;
 use crate::config::Config;
+use crate::explain::one_line;
 use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::inventory::{self, Inventory};
 use crate::jobs::intake::{Intake, IntakeConfig, IntakeCounters, IntakeCounts, IntakeError, Submission};
@@ -66,13 +69,12 @@ pub async fn run_for(config: Config, stop: CancellationToken, manager: Arc<Manag
     let data = config.data_dir.clone();
     let identity = IdentityDir::open(&data)?.load()?;
     let inventory = inventory::take();
-    let spool = open_spool(&data.join("spool"), config.spool, identity.as_ref())?;
     if identity.is_none() {
         tracing::warn!(
             "this host is not enrolled: what it measures is kept until `tocsin-agent enroll --collector HOST:PORT --token TOKEN` has been run"
         );
     }
-    let (keeper, keeper_thread) = keep::start(spool, &inventory.boot_id).map_err(RunError::Thread)?;
+    let (keeper, keeper_thread) = start_keeper(&config, identity.as_ref(), &inventory.boot_id)?;
     let (submit, submissions) = mpsc::channel(JOBS_QUEUE);
     let started = start(&config, &inventory, &keeper, (submit, submissions), (&stop, manager)).await;
     let ended = match started {
@@ -101,6 +103,29 @@ fn open_spool(dir: &Path, config: spool::Config, identity: Option<&Identity>) ->
     drop(spool);
     tracing::error!(%owner, %agent, aside = %aside.display(), "the spool holds another agent's records: it is set aside, and a new one begins");
     Ok(Spool::open(dir, config)?)
+}
+
+/// A spool whose disk fails is no reason not to run: records are in memory until it is back.
+fn start_keeper(
+    config: &Config,
+    identity: Option<&Identity>,
+    boot_id: &str,
+) -> Result<(Keeper, JoinHandle<()>), RunError> {
+    let dir = config.data_dir.join("spool");
+    match open_spool(&dir, config.spool, identity) {
+        Ok(spool) => keep::start(spool, boot_id).map_err(RunError::Thread),
+        Err(RunError::Spool(error @ (SpoolError::Disk { .. } | SpoolError::Log { source: LogError::Io { .. }, .. }))) => {
+            tracing::error!(
+                error = one_line(&error),
+                "the spool's disk fails: records are kept in memory only"
+            );
+            keep::start_parked((dir, config.spool), boot_id).map_err(|error| match error {
+                keep::StartError::Spool(error) => RunError::Spool(error),
+                keep::StartError::Thread(error) => RunError::Thread(error),
+            })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 type Jobs = (mpsc::Sender<Submission>, mpsc::Receiver<Submission>);
@@ -183,11 +208,14 @@ async fn wait(parts: Parts, stop: &CancellationToken) -> Result<(), RunError> {
 async fn tell_start(data: &Path, boot_id: &str, keeper: &Keeper) -> Result<(), RunError> {
     let path = data.join("boot_id");
     let now = Reading::now();
-    let known = private_file::read(&path)?;
+    let known = private_file::read(&path).unwrap_or_default();
     // A queue that is closed already is said by the parts that need it.
     if known.as_deref().map(str::trim) != Some(boot_id) {
         keeper.event("boot", now).await.ok();
-        private_file::replace(&path, &format!("{boot_id}\n"))?;
+        if let Err(error) = private_file::replace(&path, &format!("{boot_id}\n")) {
+            // The next start tells of this boot once more; that is all.
+            tracing::warn!(error = one_line(&error), "the boot cannot be noted");
+        }
     }
     keeper.event("agent_start", now).await.ok();
     Ok(())
@@ -240,6 +268,7 @@ impl Observed {
         }
         let flag = |on: bool| if on { 1.0 } else { 0.0 };
         collector.extra("tocsin_agent_spool_degraded", &[], flag(standing.degraded));
+        collector.extra("tocsin_agent_spool_volatile", &[], flag(standing.volatile));
         let connected = self.connected.load(Ordering::Relaxed);
         collector.extra("tocsin_agent_session_connected", &[], flag(connected));
         let IntakeCounts {

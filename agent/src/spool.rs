@@ -20,10 +20,12 @@ use uuid::Uuid;
 mod error;
 mod ledger;
 mod lock;
+mod memory;
 mod read;
 mod reread;
 mod room;
 mod slots;
+mod volatile;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ pub use read::Batch;
 
 use ledger::Ledger;
 use lock::Lock;
+use memory::{Memory, Tiers};
 use read::LaneLog;
 use room::Reserve;
 use slots::Slots;
@@ -93,6 +96,8 @@ pub struct Stats {
     /// Everything on disk, the reserve included.
     pub bytes: u64,
     pub reserve_held: bool,
+    /// Whether new rows or host events are in memory only, for want of room on the disk.
+    pub volatile: bool,
     /// Whether the last attempt to make something durable failed.
     pub degraded: bool,
     /// Bytes that crashes had left half-written when the spool was opened.
@@ -103,7 +108,7 @@ pub struct Stats {
 
 /// An open spool. One task owns it.
 pub struct Spool {
-    disk: Arc<dyn Disk>,
+    disk: Arc<Tiers>,
     dir: PathBuf,
     config: Config,
     lanes: [LaneLog; 3],
@@ -113,6 +118,8 @@ pub struct Spool {
     unsaved: bool,
     reserve: Reserve,
     synced_at: Option<Duration>,
+    /// Until when a lane's writes are not tried on the disk, which had no room for them.
+    refused_until: [Option<Duration>; 3],
     degraded: bool,
     torn_bytes: u64,
     foreign: Vec<PathBuf>,
@@ -129,6 +136,13 @@ impl Spool {
         Ok(spool)
     }
 
+    /// A spool in memory with a life of its own, for as long as the disk fails. It is as small as a spool may be.
+    pub fn in_memory(config: Config) -> Result<Self, SpoolError> {
+        let config = Config { reserve_bytes: 0, free_floor_bytes: 0, free_floor_percent: 0, ..config };
+        let config = Config { max_bytes: room::bytes_min(&config), ..config };
+        Self::open_on(Arc::new(Memory::default()), Path::new("/memory"), Epoch(Uuid::new_v4()), config)
+    }
+
     /// The same on any disk, without a lock. `new_epoch` is used when the directory has none yet.
     pub fn open_on(
         disk: Arc<dyn Disk>,
@@ -141,6 +155,8 @@ impl Spool {
             return Err(SpoolError::TooSmall { max_bytes: config.max_bytes, needed });
         }
         disk.create_dir(dir).map_err(SpoolError::disk("create", dir))?;
+        let tiers = Arc::new(Tiers::over(disk));
+        let disk: Arc<dyn Disk> = tiers.clone();
         let epoch = lock::epoch(&*disk, dir, new_epoch)?;
         let (slots, ledger) = Slots::open(disk.clone(), dir)?;
         // A kill may have left names that a power cut still takes; records are about to be sent on their word.
@@ -168,7 +184,7 @@ impl Spool {
         };
         debug_assert_eq!(epoch, ledger.epoch());
         let mut spool = Self {
-            disk,
+            disk: tiers,
             dir: dir.to_owned(),
             config,
             lanes,
@@ -177,6 +193,7 @@ impl Spool {
             unsaved: false,
             reserve,
             synced_at: None,
+            refused_until: [None; 3],
             degraded: false,
             torn_bytes,
             foreign,
@@ -197,6 +214,8 @@ impl Spool {
             let settled = self.ledger.highest(lane);
             let log = &mut self.lane_mut(lane).log;
             log.skip_to(settled.saturating_add(1)).map_err(SpoolError::log(lane))?;
+            self.skip_reserved(lane)?;
+            let log = &mut self.lane_mut(lane).log;
             let first = log.segments().first().map_or(log.next_seq(), |first| first.first_seq);
             self.lose(lane, (1, first - 1), Reason::Corrupt);
         }
@@ -255,7 +274,12 @@ impl Spool {
             Err(_) => {
                 // A new segment or a full buffer made it sync; that has its own ways out.
                 self.sync_lane(lane)?;
-                self.lane_mut(lane).log.append(kind, payload).map_err(SpoolError::log(lane))?
+                let again = self.lane_mut(lane).log.append(kind, payload);
+                again.map_err(SpoolError::log(lane)).inspect_err(|error| {
+                    if error.is_full() {
+                        self.refused(lane);
+                    }
+                })?
             }
         };
         if durable {
@@ -367,6 +391,26 @@ impl Spool {
         self.drop_settled(gap.lane)
     }
 
+    /// Where it is and how it is bounded.
+    pub fn place(&self) -> (PathBuf, Config) {
+        (self.dir.clone(), self.config)
+    }
+
+    /// Shows that the disk takes what it is given: everything is made durable, and a file is made, written and removed.
+    /// A full disk passes: there are other ways out of that.
+    pub fn prove(&mut self) -> Result<(), SpoolError> {
+        let path = self.dir.join("probe");
+        self.disk.remove(&path).ok(); // An earlier attempt may have left it; if it stays, it cannot be created.
+        let probed = self.disk.create(&path).and_then(|mut file| {
+            file.write_at(0, b"probe")?;
+            file.sync_data()?;
+            self.disk.remove(&path)
+        });
+        let probed = probed.map_err(SpoolError::disk("write", &path));
+        let proved = probed.and_then(|()| self.sync()).and_then(|()| self.save_ledger());
+        proved.or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })
+    }
+
     /// What the spool holds now.
     pub fn stats(&self) -> Stats {
         let lane = |lane: &LaneLog| LaneStats {
@@ -381,6 +425,7 @@ impl Spool {
             lanes: self.lanes.each_ref().map(lane),
             bytes: self.bytes(),
             reserve_held: self.reserve.held() > 0,
+            volatile: Lane::ALL.into_iter().any(|lane| self.is_volatile(lane)),
             degraded: self.degraded,
             torn_bytes: self.torn_bytes,
             foreign: self.foreign.clone(),

@@ -29,7 +29,7 @@ use tonic::transport::Channel;
 pub(crate) use self::client::Greeting;
 use self::session::SessionError;
 use crate::explain::one_line;
-use crate::identity::{IdentityDir, IdentityError};
+use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::keep::{Keeper, Stopping};
 use crate::spool::SpoolError;
 
@@ -131,21 +131,25 @@ pub(crate) struct Stream {
 impl Stream {
     /// Streams until told to stop.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let (mut backoff, last_good) = (Backoff::default(), Arc::default());
+        let (mut backoff, last_good, mut known) = (Backoff::default(), Arc::default(), None);
         let mut new_epoch_at: Option<Instant> = None;
         if !self.wait_for_identity(&stop).await {
             return;
         }
         loop {
-            let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good)).await else { return };
+            let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good, &mut known)).await else { return };
             self.connected.store(false, Ordering::Relaxed);
+            if matches!(ended, Ended::Spool(SpoolError::Moved)) {
+                tracing::info!("the records are kept in another place now: connecting anew");
+                continue;
+            }
             // Once is an accident. A collector that says it again and again is mistaken, and is waited out.
             if matches!(ended, Ended::OtherLife(_))
                 && new_epoch_at.is_none_or(|at| at.elapsed() >= EPOCHS_APART)
-                && let Ok(Ok(())) = self.keeper.begin_epoch().await
+                && let Ok(Ok(())) = self.keeper.current().begin_epoch().await
             {
                 new_epoch_at = Some(Instant::now());
-                let epoch = self.keeper.epoch();
+                let epoch = self.keeper.current().epoch();
                 tracing::warn!(error = one_line(&ended), %epoch, "a new epoch begins; what is not settled is sent again");
                 continue;
             }
@@ -182,8 +186,12 @@ impl Stream {
     }
 
     /// One connection to its end: why it ended, and how long it lasted after its handshake.
-    async fn once(&self, last_good: &Arc<LastGood>) -> (Ended, Option<Duration>) {
-        let channel = match self.connect(last_good).await {
+    async fn once(
+        &self,
+        last_good: &Arc<LastGood>,
+        known: &mut Option<Identity>,
+    ) -> (Ended, Option<Duration>) {
+        let channel = match self.connect(last_good, known).await {
             Ok(channel) => channel,
             Err(ended) => return (ended, None),
         };
@@ -192,9 +200,23 @@ impl Stream {
         (ended, Some(begun.elapsed()))
     }
 
-    async fn connect(&self, last_good: &Arc<LastGood>) -> Result<Channel, Ended> {
-        let identity = IdentityDir::open(&self.data_dir)?.load()?.ok_or(Ended::NotEnrolled)?;
-        self.keeper.claim(identity.place.agent).await??;
+    /// The identity that is known counts while a disk that fails does not give it.
+    async fn connect(
+        &self,
+        last_good: &Arc<LastGood>,
+        known: &mut Option<Identity>,
+    ) -> Result<Channel, Ended> {
+        let loaded = IdentityDir::open(&self.data_dir).and_then(|dir| dir.load());
+        let identity = match (loaded, &*known) {
+            (Ok(identity), _) => identity.ok_or(Ended::NotEnrolled)?,
+            (Err(error), None) => return Err(error.into()),
+            (Err(error), Some(known)) => {
+                tracing::warn!(error = one_line(&error), "the identity cannot be read; the last one is used");
+                known.clone()
+            }
+        };
+        *known = Some(identity.clone());
+        self.keeper.current().claim(identity.place.agent).await??;
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
         Ok(connect::connect_again(endpoint, identity.tls()?, CONNECT_TIMEOUT, last_good).await?)
     }

@@ -39,6 +39,10 @@ use metered::Metered;
 
 /// Connections that are ready but not yet taken by the server, which takes them at once.
 const READY_QUEUE: usize = 16;
+/// Descriptors that are not for connections: journals, blocks, the store, the local listener.
+const FILES: usize = 64;
+/// Connections of a listener even where there are hardly any descriptors.
+const CONNECTIONS_MIN: usize = 8;
 /// The pause after an accept that failed for want of descriptors or memory: long enough for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -67,6 +71,20 @@ pub struct Limits {
     pub connections: usize,
     /// Whether 127.0.0.0/8 and ::1 are free of `per_address`, for proxies on the same host.
     pub exempt_loopback: bool,
+}
+
+impl Limits {
+    /// As many connections as half of the process's descriptors allow beside its files: there are two listeners.
+    pub fn within_descriptors(self) -> Self {
+        let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+            .unwrap_or((u64::MAX, u64::MAX));
+        self.within(soft)
+    }
+
+    fn within(self, descriptors: u64) -> Self {
+        let for_connections = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(FILES) / 2;
+        Self { connections: self.connections.min(for_connections.max(CONNECTIONS_MIN)), ..self }
+    }
 }
 
 impl Default for Limits {
@@ -252,6 +270,7 @@ struct Door {
 /// Accepts until nobody takes connections any more; handshakes in flight end with it.
 async fn run(socket: TcpListener, door: Arc<Door>) {
     let mut handshakes = JoinSet::new();
+    let mut spare = Spare::take();
     loop {
         while handshakes.try_join_next().is_some() {}
         if handshakes.len() >= door.limits.handshakes {
@@ -271,11 +290,33 @@ async fn run(socket: TcpListener, door: Arc<Door>) {
             Err(error) => {
                 count(&door.counts.accept_failed);
                 if let Some(pause) = pause_after(&error) {
+                    spare.turn_away(&socket);
                     tracing::warn!(%error, "cannot accept connections; the limit of open files may be too low");
                     tokio::time::sleep(pause).await;
                 }
             }
         }
+    }
+}
+
+/// A descriptor for the time when there is none left: whoever waits in the kernel's queue is then accepted and closed,
+/// instead of hanging there for minutes.
+struct Spare(Option<std::fs::File>);
+
+impl Spare {
+    fn take() -> Self {
+        Self(std::fs::File::open("/dev/null").ok())
+    }
+
+    fn turn_away(&mut self, socket: &TcpListener) {
+        if self.0.take().is_some() {
+            // At most one, at once: others may want the descriptor, too.
+            let mut nothing = Context::from_waker(std::task::Waker::noop());
+            if let Poll::Ready(Ok((stream, _))) = socket.poll_accept(&mut nothing) {
+                drop(stream);
+            }
+        }
+        *self = Self::take();
     }
 }
 

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use tocsin_collector::config::{self, Config};
 use tocsin_collector::run::{self, Pulse};
+use tocsin_shared::log_limit::Limited;
 use tocsin_shared::supervise::Manager;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// What it says in a day at most: connections of ten thousand agents, and still nothing that fills a disk.
+const LOG_BYTES_A_DAY: u64 = 100 << 20;
 
 /// Tocsin's collector: takes the agents' streams, keeps samples, evaluates rules, opens incidents, serves the feed.
 #[derive(Parser)]
@@ -102,7 +106,7 @@ fn run_until_stopped(config: Config) -> Result<(), String> {
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Limited::new(LOG_BYTES_A_DAY))
         .with_ansi(colours)
         .with_target(false)
         .init();

@@ -75,9 +75,11 @@ pub trait DiskFile: Send + Sync {
     fn allocate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// Whether an error says that there is no room left: space, inodes or quota.
+/// Whether an error says that there is no room left: space, inodes, quota, or file descriptors, which come back, too.
 pub fn is_full(error: &io::Error) -> bool {
+    let descriptors = [nix::libc::EMFILE, nix::libc::ENFILE];
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.raw_os_error().is_some_and(|number| descriptors.contains(&number))
 }
 
 /// Reads a whole file of at most `bytes_max` bytes; a longer one is `InvalidData`, so that nobody allocates for it.

@@ -17,6 +17,7 @@ pub mod ranges;
 pub mod frame;
 pub mod disk;
 pub mod log;
+pub mod log_limit;
 pub mod chain;
 pub mod fingerprint;
 pub mod job;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod clock;
+mod disk_agent;
 mod disk_collector;
 mod errors;
 mod fleet;

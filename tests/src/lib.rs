@@ -17,6 +17,7 @@ pub mod wall;
 pub mod process;
 pub mod small_disk;
 pub mod chaos;
+pub mod injected;
 pub mod feed;
 pub mod site;
 pub mod virtual_agent;

@@ -142,6 +142,12 @@ impl Process {
         wait_until(&what, within, async || self.child.try_wait().ok().flatten()).await
     }
 
+    /// How it ends by itself, if it does within the time.
+    pub async fn ends(mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        wait_until(&what, within, async || self.child.try_wait().ok().flatten()).await
+    }
+
     fn last_words(&self) -> String {
         let said = std::fs::read(&self.log).unwrap_or_default();
         let said = String::from_utf8_lossy(&said);

@@ -140,6 +140,11 @@ impl Site {
         Ok(())
     }
 
+    /// How the collector ends by itself.
+    pub async fn collector_ends(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        self.collector.take().context("the collector does not run")?.ends(SOON).await
+    }
+
     /// Starts the collector again, where it was.
     pub async fn start_collector(&mut self) -> anyhow::Result<()> {
         self.spawn_collector(&[])?;
@@ -321,6 +326,11 @@ impl Host {
         self.dir.join("agent.toml")
     }
 
+    /// The agent's process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Process::pid)
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("agent")
     }
@@ -365,11 +375,6 @@ impl Host {
     pub fn configure(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
         let config = std::fs::read_to_string(self.config_file())?;
         Ok(std::fs::write(self.config_file(), change(config))?)
-    }
-
-    /// The agent's process, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.agent.as_ref().map(Process::pid)
     }
 
     /// Lets the agent log all that it can.

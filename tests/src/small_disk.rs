@@ -70,9 +70,16 @@ impl SmallDisk {
         Ok(std::fs::remove_file(self.mount.join("somebody-elses"))?)
     }
 
-    /// Mounts it again with other options, such as `ro`; forced, as the kernel does after an error.
-    pub fn remount(&self, options: &str) -> anyhow::Result<()> {
-        run("mount", &["-o", &format!("remount,{options}"), &self.mount.to_string_lossy()])
+    /// The kernel finds an error: the file system is read-only from now on, also for files that are open.
+    pub fn abort(&self) -> anyhow::Result<()> {
+        run("mount", &["-o", "remount,abort", &self.mount.to_string_lossy()])
+    }
+
+    /// Somebody repairs it: it is mounted anew in the same place.
+    pub fn mount_again(&self) -> anyhow::Result<()> {
+        let (image, mount) = (self.image.to_string_lossy(), self.mount.to_string_lossy());
+        run("umount", &["-l", &mount])?;
+        run("mount", &["-o", "loop", &image, &mount])
     }
 }
 

@@ -16,6 +16,8 @@ pub enum SpoolError {
     Disk { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("lane {lane}")]
     Log { lane: Lane, source: LogError },
+    #[error("the records are kept in another place now: their session begins anew")]
+    Moved,
     #[error("no room for a record of lane {lane}: {why}")]
     NoRoom { lane: Lane, why: &'static str },
     #[error("acknowledgement of record {acked} in lane {lane}, which ends at {end}: nothing was removed")]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub(super) const GAPS_MAX: usize = 512;
 
 /// The longest encoding, for the size of a slot.
-pub(super) const ENCODED_MAX: usize = 16 + 3 * (16 + 16 * RANGES_MAX + 8 + 26 * GAPS_MAX);
+pub(super) const ENCODED_MAX: usize = 16 + 3 * (16 + 16 * RANGES_MAX + 8 + 26 * GAPS_MAX + 8);
 
 /// Why records are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,11 +74,13 @@ struct Account {
 pub(super) struct Ledger {
     epoch: Epoch,
     lanes: [Account; 3],
+    /// Up to which number of a lane records may have been in memory only; 0 when none was.
+    reserved: [u64; 3],
 }
 
 impl Ledger {
     pub(super) fn new(epoch: Epoch) -> Self {
-        Self { epoch, lanes: Default::default() }
+        Self { epoch, lanes: Default::default(), reserved: [0; 3] }
     }
 
     pub(super) fn epoch(&self) -> Epoch {
@@ -103,6 +105,15 @@ impl Ledger {
             settled.push((from, end));
         }
         settled
+    }
+
+    /// Up to which number records may be in memory only.
+    pub(super) fn reserved(&self, lane: Lane) -> u64 {
+        self.reserved[lane.index()]
+    }
+
+    pub(super) fn reserve(&mut self, lane: Lane, to: u64) {
+        self.reserved[lane.index()] = to;
     }
 
     pub(super) fn acked(&self, lane: Lane) -> &Ranges {
@@ -179,6 +190,7 @@ impl Ledger {
         for account in &self.lanes {
             account.encode(&mut out);
         }
+        self.reserved.iter().for_each(|to| out.extend_from_slice(&to.to_le_bytes()));
         out
     }
 
@@ -188,6 +200,12 @@ impl Ledger {
         let mut ledger = Self::new(Epoch(Uuid::from_bytes(*epoch)));
         for account in &mut ledger.lanes {
             *account = Account::decode(&mut rest)?;
+        }
+        if rest.is_empty() {
+            return Some(ledger); // As it was written before there were reserved numbers.
+        }
+        for to in &mut ledger.reserved {
+            *to = number(&mut rest)?;
         }
         rest.is_empty().then_some(ledger)
     }

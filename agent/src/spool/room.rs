@@ -56,10 +56,12 @@ impl Spool {
 
     /// Makes the spool small enough for a payload of this length, or says why it cannot be.
     pub(super) fn fit(&mut self, lane: Lane, payload_bytes: usize) -> Result<(), SpoolError> {
-        if lane != Lane::Outcomes {
+        let cost = self.lane(lane).log.cost(payload_bytes);
+        if self.is_volatile(lane) {
+            while self.disk.volatile_bytes() + cost > self.volatile_bytes_max() && self.evict_for(lane)? {}
+        } else if lane != Lane::Outcomes {
             self.respect_floor(lane)?;
         }
-        let cost = self.lane(lane).log.cost(payload_bytes);
         // The reserve is outcomes' own, also while there is no file that holds it.
         let owed = if lane == Lane::Outcomes { 0 } else { self.config.reserve_bytes };
         while self.bytes() - self.reserve.held.min(owed) + owed + cost > self.config.max_bytes {
@@ -85,7 +87,7 @@ impl Spool {
     }
 
     /// Removes a lane's oldest segment; false when it has only the newest.
-    fn evict(&mut self, lane: Lane) -> Result<bool, SpoolError> {
+    pub(super) fn evict(&mut self, lane: Lane) -> Result<bool, SpoolError> {
         let segments = self.lane(lane).log.segments();
         let [oldest, second, ..] = &segments[..] else { return Ok(false) };
         let lost: u64 = self
@@ -117,11 +119,11 @@ impl Spool {
         Err(SpoolError::NoRoom { lane, why: "the disk is nearly full" })
     }
 
-    fn space(&self) -> Result<Space, SpoolError> {
+    pub(super) fn space(&self) -> Result<Space, SpoolError> {
         self.disk.space(&self.dir).map_err(SpoolError::disk("ask for the free space of", &self.dir))
     }
 
-    fn free_floor(&self, space: Space) -> u64 {
+    pub(super) fn free_floor(&self, space: Space) -> u64 {
         let share = space.total / 100 * u64::from(self.config.free_floor_percent);
         share.max(self.config.free_floor_bytes)
     }
@@ -182,6 +184,7 @@ impl Spool {
                 let lane_log = self.lane_mut(lane);
                 if error.is_full() {
                     lane_log.discarded += lane_log.log.discard();
+                    self.refused(lane);
                 }
                 Err(SpoolError::log(lane)(error))
             }

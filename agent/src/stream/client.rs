@@ -30,6 +30,7 @@ use super::session::{Action, PROGRESS_TIMEOUT, Session, SessionError};
 use crate::keep::life::Tip;
 use crate::keep::{Keeper, Standing};
 use crate::rows::LiveRow;
+use crate::spool::SpoolError;
 use crate::tick::Reading;
 
 /// The wire's version.
@@ -63,6 +64,7 @@ pub(super) async fn session(
     greeting: &Greeting,
     connected: &AtomicBool,
 ) -> Result<Infallible, Ended> {
+    let keeper = &keeper.current();
     let (up, requests) = mpsc::channel(UP_QUEUE);
     up.try_send(request(Up::Hello(hello(keeper, greeting)))).ok(); // The queue is empty.
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
@@ -152,7 +154,7 @@ impl<'a> Shell<'a> {
         }
         keeper.acknowledge(lanes).await??;
         let (live_rows, live) = mpsc::channel(LIVE_QUEUE);
-        let settled = keeper.attach(live_rows).await?;
+        let settled = keeper.attach(live_rows).await??;
         let pb::SessionConfig { heartbeat_ms, instance } = config.unwrap_or_default();
         tracing::info!(session, instance, "connected to the collector");
         let mut decisions = Session::new(session, settled, Duration::ZERO);
@@ -197,7 +199,10 @@ impl<'a> Shell<'a> {
             while let Ok(row) = self.live.try_recv() {
                 self.live(row).await?;
             }
-            let durable = self.standing.borrow_and_update().durable;
+            let Standing { durable, epoch, .. } = *self.standing.borrow_and_update();
+            if epoch.is_some_and(|epoch| epoch != self.keeper.epoch()) {
+                return Err(Ended::Spool(SpoolError::Moved));
+            }
             match self.session.action(durable, self.now())? {
                 Action::Wait { until } => return Ok(until),
                 Action::Heartbeat => self.heartbeat(),

@@ -631,3 +631,11 @@ async fn tonic_serves_what_comes_in() {
     stop.send(()).unwrap();
     tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap().unwrap();
 }
+
+// Cases: C10
+#[test]
+fn connections_leave_descriptors_to_files() {
+    for (descriptors, connections) in [(1_048_576, 10_000), (1_024, 480), (100, 18), (64, 8), (0, 8)] {
+        assert_eq!(Limits::default().within(descriptors).connections, connections, "{descriptors}");
+    }
+}

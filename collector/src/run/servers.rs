@@ -61,7 +61,7 @@ pub(super) fn serve(
     let renewal = renew(parts.clone(), issued.clone(), front_certificate.clone());
     tasks.spawn(fatal.clone().watch("renewal of certificates", renewal));
 
-    let limits = parts.config.limits;
+    let limits = parts.config.limits.within_descriptors();
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
     let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
     let cluster = parts.authority.cluster();

@@ -13,6 +13,7 @@ use tocsin_agent::enroll::{self, Options};
 use tocsin_agent::identity::IdentityDir;
 use tocsin_collector::run::Running;
 use tocsin_proto::pb;
+use tocsin_shared::log_limit::Limited;
 use tocsin_shared::private_file;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ use crate::failure::Failure;
 use crate::screen::note;
 use crate::view::up::{UpView, draw_up};
 
+/// A screen that somebody looks at.
+const LOG_BYTES_A_DAY: u64 = 10 << 20;
 /// The token is used at once; this is time for a slow disk.
 const TOKEN_TTL: Duration = Duration::from_secs(600);
 /// The exit code of a program that Ctrl-C ended.
@@ -46,7 +49,7 @@ fn log_to_stderr() {
     // A subscriber that is there already is as good.
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(Limited::new(LOG_BYTES_A_DAY))
         .with_target(false)
         .with_ansi(colour)
         .try_init()

@@ -173,6 +173,7 @@ fn status(hosts: Vec<u32>) -> pb::GetStatusResponse {
         evaluate_p99_us: 1_230,
         consumers: 2,
         consumer_lag_max: 14,
+        disk: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ledger over a disk in memory: what was answered is there after any crash, what was not left no half.
 
-use tocsin_shared::disk::{Crash, Fault, MemoryDisk};
+use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
 
 use super::*;
 use crate::state::testing::{agent, enrolment, token};

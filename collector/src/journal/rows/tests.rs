@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use tocsin_shared::chain::Chain;
-use tocsin_shared::disk::{Fault, MemoryDisk};
+use tocsin_shared::disk::{Crash, Fault, MemoryDisk};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
