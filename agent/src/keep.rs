@@ -222,9 +222,9 @@ impl Keeper {
         self.requests.blocking_send(Command::Row { at, series, values }).is_ok()
     }
 
-    /// As `row`, for a step of the clock.
-    pub(crate) fn clock_step(&self, at: Reading, step_ms: i64) -> bool {
-        self.requests.blocking_send(Command::Event { what: "clock_step", at, step_ms }).is_ok()
+    /// As `row`, for something that the ticks showed and how many milliseconds of it.
+    pub(crate) fn happened(&self, what: &'static str, at: Reading, millis: i64) -> bool {
+        self.requests.blocking_send(Command::Event { what, at, step_ms: millis }).is_ok()
     }
 
     /// Adds something that happened to the host.

@@ -308,7 +308,8 @@ fn start_ticking(
         ticks.fetch_add(1, Ordering::Relaxed);
         match ticked {
             Ticked::Row { at, series, values } => keeper.row(at, series, values),
-            Ticked::ClockStep { at, step_ms } => keeper.clock_step(at, step_ms),
+            Ticked::ClockStep { at, step_ms } => keeper.happened("clock_step", at, step_ms),
+            Ticked::Missed { at, gap_ms } => keeper.happened("sampling_missed", at, gap_ms),
         }
     };
     let tick = move || tick::run(interval, collector, |collector| observed.say(collector), hand_on);

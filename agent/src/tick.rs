@@ -19,6 +19,8 @@ use crate::collect::Collector;
 
 /// A wall clock that differs by this much from what CLOCK_BOOTTIME says it is, was set.
 const STEP_MS: i64 = 50;
+/// A gap of more ticks than this between two rows is told: fewer are a busy host.
+const MISSED_TOLD: u32 = 3;
 /// How fast a wall clock may be slewed: Linux allows 500 parts in a million.
 const SLEW_PARTS: i64 = 2000;
 
@@ -126,8 +128,26 @@ impl Grid {
 /// What a tick hands on.
 #[derive(Debug)]
 pub enum Ticked {
-    Row { at: Reading, series: Arc<[Labels]>, values: Vec<f64> },
-    ClockStep { at: Reading, step_ms: i64 },
+    Row {
+        at: Reading,
+        series: Arc<[Labels]>,
+        values: Vec<f64>,
+    },
+    ClockStep {
+        at: Reading,
+        step_ms: i64,
+    },
+    /// No row was taken for this long before `at`, in milliseconds: the host slept, or the agent was stopped.
+    Missed {
+        at: Reading,
+        gap_ms: i64,
+    },
+}
+
+/// How long no row was taken before this one, if that is worth telling; `last_boot_ms` is of the row before.
+fn missed(interval: Duration, last_boot_ms: Option<u64>, row: Reading) -> Option<i64> {
+    let gap = Duration::from_millis(row.boot_ms.saturating_sub(last_boot_ms?));
+    (gap > interval.saturating_mul(MISSED_TOLD)).then(|| i64::try_from(gap.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Collects on the grid until `hand_on` says that nobody listens any more. `extras` adds the agent's own series.
@@ -138,7 +158,7 @@ pub fn run(
     mut hand_on: impl FnMut(Ticked) -> bool,
 ) {
     let mut grid = Grid::new(interval, Reading::now());
-    let mut took = Duration::ZERO;
+    let (mut took, mut last_boot_ms) = (Duration::ZERO, None);
     loop {
         sleep_until(grid.next_boot_ms());
         let now = Reading::now();
@@ -149,6 +169,10 @@ pub fn run(
             goes_on = hand_on(Ticked::ClockStep { at: now, step_ms });
         }
         if let Some(at) = row {
+            if let Some(gap_ms) = missed(interval, last_boot_ms.replace(at.boot_ms), at) {
+                tracing::info!(gap_ms, "no rows were taken for a while");
+                goes_on &= hand_on(Ticked::Missed { at, gap_ms });
+            }
             let begun = Instant::now();
             // In steps of a tenth of a millisecond, as every duration that a row carries.
             collector.extra("tocsin_agent_collect_seconds", &[], (took.as_secs_f64() * 1e4).round() / 1e4);
@@ -238,6 +262,21 @@ mod tests {
                 let row = row.map(|(wall, boot)| at(wall, boot));
                 assert_eq!(grid.due(at(*wall, *boot)), Due { row, step_ms: *step_ms }, "{name}, at {wall}");
             }
+        }
+    }
+
+    // Cases: N17, T7
+    #[test]
+    fn a_long_sleep_is_told_and_a_busy_host_is_not() {
+        let interval = Duration::from_secs(10);
+        for (last, boot, told) in [
+            (None, 90_000, None),
+            (Some(60_000), 90_000, None),
+            (Some(60_000), 100_000, Some(40_000)),
+            (Some(60_000), 60_000 + 8 * 3_600_000, Some(8 * 3_600_000)),
+            (Some(90_000), 60_000, None),
+        ] {
+            assert_eq!(missed(interval, last, at(boot as i64, boot)), told, "{last:?} {boot}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tocsin_proto::pb;
 use tocsin_shared::private_file;
+use tocsin_tests::feed::Feed;
 use tocsin_tests::process::output;
 use tocsin_tests::site::{SOON, Site, text};
 use tocsin_tests::wait::wait_until;
@@ -186,6 +187,8 @@ async fn no_secret_comes_out_anywhere() -> anyhow::Result<()> {
     let mut host = site.host("db-1", pb::Env::Prod).await?;
     host.say_everything()?;
     host.start_agent()?;
+    let feed = Feed::follow(site.credential_file());
+    feed.wait_for("host.online", SOON, |_| true).await?; // Its socket and drop-box are there.
     let principal =
         pb::CreatePrincipalRequest { name: "pager".into(), role: pb::Role::Viewer.into(), ttl_ms: 0 };
     let principal = site.api.admin().create_principal(principal).await?.into_inner().credential;

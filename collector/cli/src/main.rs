@@ -7,6 +7,8 @@ use tocsin_cli::arguments::Arguments;
 use tocsin_cli::command;
 
 fn main() -> ExitCode {
+    // Credentials are in memory: no core dump. Where the kernel does not have it, the command runs all the same.
+    nix::sys::prctl::set_dumpable(false).ok();
     let arguments = Arguments::parse();
     match command::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
