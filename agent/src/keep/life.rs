@@ -163,7 +163,7 @@ mod tests {
         assert_ne!(after, before);
         assert_eq!(spool.holes(Lane::Samples), [(2, 2)]);
         drop(spool);
-        let mut spool = open(&disk);
+        let spool = open(&disk);
         assert_eq!(
             (spool.epoch(), spool.holes(Lane::Samples)),
             (after, vec![(2, 2)]),
