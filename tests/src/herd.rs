@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use tocsin_proto::pb;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -114,9 +115,12 @@ async fn watch_memory(pid: u32, peak: Arc<AtomicU64>) {
     }
 }
 
-/// Rows that can be asked for.
+/// Rows that can be asked for. Who greeted in the storm may be taken for some seconds ahead, so it looks ahead.
 async fn rows_of(api: &Api, options: Options) -> anyhow::Result<u64> {
     let span = options.backlog + 7_200;
-    let sum = format!("sum(count_over_time(herd_0{{instance=~\"herd-.*\"}}[{span}s]))");
-    Ok(api.stored(&sum).await?.first().map_or(0, |point| point.value as u64))
+    let query = format!("sum(count_over_time(herd_0{{instance=~\"herd-.*\"}}[{span}s]))");
+    let at_ms = member::wall_ms() + 60_000;
+    let sums = api.query().instant(pb::InstantRequest { query, at_ms }).await?.into_inner().series;
+    let points = sums.into_iter().flat_map(|series| series.points);
+    Ok(points.map(|point| point.value as u64).sum())
 }

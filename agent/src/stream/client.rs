@@ -289,6 +289,7 @@ impl<'a> Shell<'a> {
         if self.tables.len() > TABLES_KNOWN {
             self.tables.pop_front();
         }
+        self.session.sent_table(table.encoded_len());
         self.send(Up::Table(table)).await
     }
 

@@ -22,6 +22,8 @@ const ROWS_IN_FLIGHT_MAX: usize = 3;
 const BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
 /// Without any progress for this long while something is in flight, the connection is dead, whatever TCP says.
 pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+/// A series table is one message of up to megabytes and is not acknowledged: it gets the time that 64 kbit/s take.
+const TABLE_BYTES_PER_SECOND: u32 = 8 << 10;
 /// The size of a message starts here and follows the link: on 64 kbit/s this takes 2 s, so that an outcome never waits
 /// long behind it. A message that needs longer than `PROGRESS_TIMEOUT` would never be acknowledged at all.
 const SIZE_BYTES: (usize, usize, usize) = (8 << 10, 16 << 10, 1 << 20);
@@ -110,6 +112,8 @@ pub(crate) struct Session {
     highest: [u64; 3],
     flights: VecDeque<Flight>,
     progress_at: Duration,
+    /// What tables on their way get on top of `PROGRESS_TIMEOUT`.
+    tables_take: Duration,
     quiet_until: Duration,
     /// Of messages of records, and of batches of a hole.
     records_size: Size,
@@ -132,6 +136,7 @@ impl Session {
             highest,
             flights: VecDeque::new(),
             progress_at: now,
+            tables_take: Duration::ZERO,
             quiet_until: Duration::ZERO,
             records_size: Size(SIZE_BYTES.1),
             fill_size: Size(SIZE_BYTES.1),
@@ -150,7 +155,7 @@ impl Session {
 
     /// What to do now. `durable` is the end of each lane.
     pub(crate) fn action(&self, durable: [u64; 3], now: Duration) -> Result<Action, SessionError> {
-        if !self.flights.is_empty() && now >= self.progress_at + PROGRESS_TIMEOUT {
+        if !self.flights.is_empty() && now >= self.dead_at() {
             return Err(SessionError::NoProgress);
         }
         if now >= self.heartbeat_at {
@@ -169,14 +174,17 @@ impl Session {
         Ok(Action::Wait { until: self.next_moment(now) })
     }
 
+    fn dead_at(&self) -> Duration {
+        self.progress_at + PROGRESS_TIMEOUT + self.tables_take
+    }
+
     fn may_fill(&self, now: Duration) -> bool {
         let one_at_a_time = !self.flights.iter().any(|flight| flight.is_fill);
         one_at_a_time && now >= self.fill_at && now >= self.quiet_until && self.has_room(ROWS_IN_FLIGHT_MAX)
     }
 
     fn next_moment(&self, now: Duration) -> Duration {
-        let progress = self.progress_at + PROGRESS_TIMEOUT;
-        let progress = if self.flights.is_empty() { self.heartbeat_at } else { progress };
+        let progress = if self.flights.is_empty() { self.heartbeat_at } else { self.dead_at() };
         let timers = [self.fill_at, self.quiet_until].into_iter().filter(|at| *at > now);
         timers.fold(self.heartbeat_at.min(progress), Duration::min)
     }
@@ -214,6 +222,13 @@ impl Session {
     /// A heartbeat went out.
     pub(crate) fn sent_heartbeat(&mut self, now: Duration) {
         self.heartbeat_at = now + self.heartbeat_every;
+    }
+
+    /// A series table went out.
+    pub(crate) fn sent_table(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.tables_take +=
+            Duration::from_secs(1).mul_f64(f64::from(bytes) / f64::from(TABLE_BYTES_PER_SECOND));
     }
 
     /// Records went out, or there were none to send; reading goes on at `next`.
@@ -296,7 +311,7 @@ impl Session {
                 });
             self.flights = open;
             for flight in answered {
-                self.progress_at = now;
+                (self.progress_at, self.tables_take) = (now, Duration::ZERO);
                 let took = now.saturating_sub(flight.sent_at);
                 if flight.is_fill {
                     self.fill_size.follow(took);

@@ -11,6 +11,17 @@ const LATE_MS: i64 = 1_000;
 /// How much faster than ours the host's clock may run for ever: twice what NTP lets a clock be slewed.
 const DRIFT_PER_MILLION: i64 = 1_000;
 
+/// What a reading is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// It came at once.
+    Timely,
+    /// It came at once, and all before it lay about.
+    Better,
+    /// It lay about.
+    None,
+}
+
 /// The quickest way of a reading so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Delays {
@@ -27,15 +38,19 @@ impl Delays {
         Self { least: at.saturating_sub(millis(boot_ms.into())), at }
     }
 
-    /// Takes a reading; whether it came at once.
-    pub(super) fn is_timely(&mut self, at: Duration, boot_ms: u64) -> bool {
+    /// Takes a reading.
+    pub(super) fn take(&mut self, at: Duration, boot_ms: u64) -> Worth {
         let at = millis(at.as_millis());
         let drift = at.saturating_sub(self.at).saturating_mul(DRIFT_PER_MILLION) / 1_000_000;
         let took = at.saturating_sub(millis(boot_ms.into()));
         let longest = self.least.saturating_add(drift);
-        let timely = took.saturating_sub(longest) <= LATE_MS;
+        let quicker = self.least.saturating_sub(took);
         (self.at, self.least) = (at, took.min(longest));
-        timely
+        match took.saturating_sub(longest) {
+            late if late > LATE_MS => Worth::None,
+            _ if quicker > LATE_MS / 2 => Worth::Better,
+            _ => Worth::Timely,
+        }
     }
 }
 
@@ -55,13 +70,13 @@ mod tests {
             (&[(10.0, 110.0), (15.0, 115.0), (20.9, 120.0)][..], "yy", "jitter"),
             (&[(10.0, 110.0), (48.0, 115.0), (48.0, 120.0), (48.1, 148.0)], "nny", "a standstill of 33 s"),
             (&[(10.0, 110.0), (15.0, 110.5), (20.0, 120.0)], "ny", "it waited behind a batch"),
-            (&[(40.0, 110.0), (40.1, 140.0), (45.0, 145.0)], "yy", "only the first one waited"),
+            (&[(40.0, 110.0), (40.1, 140.0), (45.0, 145.0)], "by", "only the first one waited"),
             (
                 &[(10.0, 110.0), (3_000.0, 3_098.0), (6_000.0, 6_096.0)],
                 "yy",
                 "a clock that runs 670 ppm slow",
             ),
-            (&[(10.0, 110.0), (15.0, 3_715.0), (20.0, 3_720.0)], "yy", "the collector slept for an hour"),
+            (&[(10.0, 110.0), (15.0, 3_715.0), (20.0, 3_720.0)], "by", "the collector slept for an hour"),
             (&[(10.0, 110.0), (15.0, 115.0), (16.0, 0.0)], "yn", "of nowhere"),
         ] {
             let ms = |seconds: f64| Duration::from_secs_f64(seconds);
@@ -69,12 +84,16 @@ mod tests {
             let mut delays = Delays::new(ms(readings[0].0), boot(readings[0].1));
             let said: String = readings[1..]
                 .iter()
-                .map(|(at, of)| if delays.is_timely(ms(*at), boot(*of)) { 'y' } else { 'n' })
+                .map(|(at, of)| match delays.take(ms(*at), boot(*of)) {
+                    Worth::Timely => 'y',
+                    Worth::Better => 'b',
+                    Worth::None => 'n',
+                })
                 .collect();
             assert_eq!(said, timely, "{why}");
         }
         let mut far = Delays::new(Duration::MAX, u64::MAX);
-        far.is_timely(Duration::ZERO, u64::MAX);
-        far.is_timely(Duration::MAX, 0);
+        far.take(Duration::ZERO, u64::MAX);
+        far.take(Duration::MAX, 0);
     }
 }

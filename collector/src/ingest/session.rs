@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::clock::{self, Observed, Reading};
-use super::delay::Delays;
+use super::delay::{Delays, Worth};
 use super::presence::Presence;
 use super::processes::{Entry, Seen};
 use super::quota::{Quotas, Refused, Throttled};
@@ -206,6 +206,8 @@ struct Session {
     throttled_at: Option<Instant>,
     /// Whether the last table had series over the quota; unknown before the first.
     is_limited: Option<bool>,
+    /// Whether the offset comes from this session's Hello alone.
+    guessed: bool,
 }
 
 impl Session {
@@ -231,7 +233,7 @@ impl Session {
         let agent = peer.agent;
         let facts = limits::facts(facts);
         let hello = Heard { agent, boot_id, agent_version, facts, clock_offset_ms: None };
-        let (mapping, instance) = enter(agents, &hello, reading).await?;
+        let (mapping, instance, guessed) = enter(agents, &hello, reading).await?;
         let samples = agents.rows.progress(agent, epoch).await.map_err(unavailable)?;
         Ok(Self {
             number,
@@ -247,6 +249,7 @@ impl Session {
             delays: Delays::new(Duration::ZERO, reading.boot_ms),
             throttled_at: None,
             is_limited: None,
+            guessed,
         })
     }
 
@@ -467,14 +470,17 @@ impl Session {
     async fn heartbeat(&mut self, agents: &Agents, clock: Option<pb::ClockReading>) -> Result<(), Status> {
         let reading =
             reading_in(clock).ok_or_else(|| Status::invalid_argument("a heartbeat without a clock"))?;
-        if !self.delays.is_timely(self.opened_at.elapsed(), reading.boot_ms) {
+        let worth = self.delays.take(self.opened_at.elapsed(), reading.boot_ms);
+        if worth == Worth::None {
             return Ok(()); // A sign of life, and no news of the time.
         }
         let received = now();
         let since = self.observed_at.elapsed();
         self.observed_at = Instant::now();
         self.mapping.reading = reading;
-        match clock::observe(Some(self.mapping.offset_ms), reading, received, since) {
+        // Nothing was known of this boot's clock but a Hello that lay about: it starts anew.
+        let known = (!self.guessed || worth != Worth::Better).then_some(self.mapping.offset_ms);
+        match clock::observe(known, reading, received, since) {
             Observed::Offset(offset) => self.mapping.offset_ms = offset,
             Observed::Step(offset) => {
                 self.mapping.offset_ms = offset;
@@ -508,8 +514,8 @@ fn refused(refusal: Refusal) -> Status {
     }
 }
 
-/// Tells the ledger that the host is heard; gives its clock mapping and its name.
-async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapping, String), Status> {
+/// Tells the ledger that the host is heard; gives its clock mapping, its name, and whether the mapping is new.
+async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapping, String, bool), Status> {
     let agent = hello.agent;
     let machine = hello.facts.get(MACHINE).map(str::to_owned);
     let known = agents.ledger.read(move |state| {
@@ -531,7 +537,7 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
         Observed::Step(stepped) => offset.unwrap_or(stepped),
     };
     submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
-    Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance))
+    Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance, offset.is_none()))
 }
 
 /// How many other hosts have this machine id. They are told apart by what was issued to them, so it is no more than

@@ -159,12 +159,18 @@ impl Standing {
 pub struct Rows {
     jobs: mpsc::Sender<Job>,
     tail: Arc<AtomicU64>,
+    duplicates: Arc<AtomicU64>,
     store: Arc<Store>,
 }
 
 impl Rows {
     async fn send(&self, job: Job) -> Result<(), Stopping> {
         self.jobs.send(job).await.map_err(|_| Stopping)
+    }
+
+    /// Rows that came again since the start, and went no further.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
     }
 
     /// Hands over rows; waits while the writer is behind. The answer comes by `Batch::acknowledge`.
@@ -437,13 +443,13 @@ impl Opened {
     pub fn start(self, evaluate: SyncSender<DurableRow>, fatal: Fatal) -> Rows {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let store = self.store.clone();
-        let tail = Arc::new(AtomicU64::new(self.tail));
-        let writer = Writer::new(self, tail.clone(), evaluate);
+        let (tail, duplicates) = (Arc::new(AtomicU64::new(self.tail)), Arc::default());
+        let writer = Writer::new(self, tail.clone(), Arc::clone(&duplicates), evaluate);
         thread::Builder::new()
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))
             .expect("a thread can be started at the start of the process");
-        Rows { jobs, tail, store }
+        Rows { jobs, tail, duplicates, store }
     }
 }
 

@@ -108,6 +108,8 @@ fn metrics(parts: &Parts) -> String {
         "Rows that rules ran over once more, because others before them had come late.",
         filled as f64,
     );
+    let duplicates = parts.rows.duplicates() as f64;
+    metric("rows_duplicate_total", "counter", "Rows that came again and count once.", duplicates);
     metric(
         "evaluation_delay_p50_seconds",
         "gauge",

@@ -21,7 +21,7 @@ const HANGS: Duration = Duration::from_secs(2);
 /// With this environment variable every byte is tried instead of some.
 const LONG: &str = "TOCSIN_LONG";
 /// Offsets that are tried for each kind of damage otherwise.
-const OFFSETS: u64 = 30;
+const OFFSETS: u64 = 16;
 
 /// A session, its table sent.
 async fn open(agent: &VirtualAgent, clock: pb::ClockReading) -> anyhow::Result<Session> {

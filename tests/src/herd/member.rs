@@ -49,7 +49,11 @@ impl Ledger {
     }
 
     pub(super) fn restarted(&self, at: Instant) {
-        self.book().restarted = Some(at);
+        let mut book = self.book();
+        book.restarted = Some(at);
+        // Who was quicker than we were.
+        let quick: Vec<usize> = book.connected.iter().filter(|it| *it.1).map(|it| *it.0).collect();
+        book.back.extend(quick.into_iter().map(|number| (number, Duration::ZERO)));
     }
 
     pub(super) fn connected(&self) -> usize {
@@ -134,7 +138,6 @@ impl Member {
         phase: watch::Receiver<u32>,
     ) -> Self {
         let now = Instant::now();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let share = number as f64 / options.agents as f64;
         let series = (0..options.series).map(|at| Labels::series(&format!("herd_{at}"), &[])).collect();
         Self {
@@ -144,7 +147,7 @@ impl Member {
             ledger,
             phase,
             series,
-            begun: (now, since.as_millis() as i64),
+            begun: (now, wall_ms()),
             seq: options.backlog + 1,
             filled: 0,
             outcome: 1,
@@ -297,6 +300,8 @@ impl Member {
                 true => self.begun.0.elapsed().as_millis() as i64,
                 false => (seq as i64 - self.options.backlog as i64 - 1) * 1_000,
             };
+            // Each at a millisecond of its own, so that none falls on another when the clocks are mapped by seconds.
+            let since = since.div_euclid(1_000) * 1_000 + seq as i64 % 1_000;
             let at = Timestamp::from_millis(self.begun.1 + since);
             let values: Vec<f64> = (0..self.series.len()).map(|at| (seq + at as u64) as f64).collect();
             let mut data = Vec::new();
@@ -305,6 +310,12 @@ impl Member {
         };
         Up::Rows(pb::Rows { rows: seqs.map(row).collect() })
     }
+}
+
+/// The wall clock.
+pub(super) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// How long the collector asked to stay away.

@@ -212,6 +212,22 @@ fn messages_of_records_follow_the_link_so_that_each_is_answered_in_time() {
     assert_eq!(session.records_size, Size(SIZE_BYTES.2), "a quick link carries large ones");
 }
 
+// Cases: N8
+#[test]
+fn a_table_on_a_narrow_link_gets_the_time_that_it_takes() {
+    let mut session = session([Ranges::default(), Ranges::default(), Ranges::default()]);
+    session.sent_table(40 * 8192);
+    fill(&mut session, 1, 9, S);
+    for (at, dead) in [(31 * S, false), (71 * S - MS, false), (71 * S, true)] {
+        session.sent_heartbeat(at);
+        assert_eq!(session.action([0, 0, 9], at) == Err(SessionError::NoProgress), dead, "{at:?}");
+    }
+    session.acknowledged(&samples(ranges(5, &[])), 40 * S);
+    fill(&mut session, 10, 19, 40 * S);
+    session.acknowledged(&samples(ranges(9, &[])), 50 * S);
+    assert_eq!(session.action([0, 0, 19], 80 * S), Err(SessionError::NoProgress), "only once");
+}
+
 // Cases: N15
 #[test]
 fn a_slow_collector_is_waited_for_and_nothing_is_sent_twice() {

@@ -316,6 +316,7 @@ async fn what_comes_again_in_a_newer_session_counts_once_and_is_acknowledged_aga
     }
     let durable: Vec<u64> = bench.durable.try_iter().map(|row| row.samples_seq).collect();
     assert_eq!(durable.len(), 5, "each row is evaluated once: {durable:?}");
+    assert_eq!(bench.agents.rows.duplicates(), 3 * 7 - 5);
 }
 
 // Cases: N4, N8
@@ -465,4 +466,25 @@ async fn nothing_is_taken_of_a_cloned_identity() {
         .ledger
         .read(|state| state.lane(agent(1), Epoch(Uuid::from_u128(EPOCH)), Lane::Outcomes).cloned());
     assert_eq!(state.await.unwrap(), None);
+}
+
+// Cases: N7, N19
+#[tokio::test]
+async fn a_hello_that_lay_about_is_outdone_by_a_heartbeat_in_time() {
+    let bench = bench().await;
+    let mut stream = bench.connect();
+    let clock = Some(pb::ClockReading { wall_ms: now().as_millis() - 5_000, boot_ms: 995_000 });
+    stream.send(Up::Hello(pb::Hello { clock, ..hello() })).await;
+    assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+    let right = clock_now().unwrap();
+    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(right), ..pb::Heartbeat::default() })).await;
+    stream.table(1).await;
+    let mut rows = rows_of(1, 1..=1);
+    let (mut chain, mut data) = (Chain::new(1), Vec::new());
+    chain.encode(Timestamp::from_millis(right.wall_ms), right.boot_ms, &[1.0], &mut data);
+    rows[0].data = data.into();
+    stream.send(Up::Rows(pb::Rows { rows })).await;
+    stream.acknowledged(Lane::Samples).await;
+    let at = bench.durable.try_recv().unwrap().at;
+    assert_eq!(at.as_millis(), right.wall_ms, "five seconds on the way are no five seconds ahead");
 }

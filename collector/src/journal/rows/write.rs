@@ -62,6 +62,7 @@ pub(super) struct Writer {
     tips: HashMap<(AgentId, Epoch), Tip>,
     pub(super) segments: Vec<(u64, Timestamp)>,
     pub(super) evaluate: SyncSender<DurableRow>,
+    pub(super) duplicates: Arc<AtomicU64>,
     streams: HashMap<(AgentId, Epoch, u64), Stream>,
     next_stream: u64,
     through: u64,
@@ -86,7 +87,12 @@ struct Group {
 }
 
 impl Writer {
-    pub(super) fn new(opened: Opened, tail: Arc<AtomicU64>, evaluate: SyncSender<DurableRow>) -> Self {
+    pub(super) fn new(
+        opened: Opened,
+        tail: Arc<AtomicU64>,
+        duplicates: Arc<AtomicU64>,
+        evaluate: SyncSender<DurableRow>,
+    ) -> Self {
         let Opened { log, store, progress, tips, segments, room, unevaluated, .. } = opened;
         let through = log.durable_seq();
         let newest_row = unevaluated.last().map_or(0, |row| row.samples_seq);
@@ -98,6 +104,7 @@ impl Writer {
             tips,
             segments,
             evaluate,
+            duplicates,
             streams,
             next_stream,
             through,
@@ -157,6 +164,8 @@ impl Writer {
                     let (follows, complete) = (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
                     let samples_seq = self.write_row(batch.agent, batch.epoch, row)?;
                     new.push(Written { position, samples_seq, follows, complete });
+                } else {
+                    self.duplicates.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

@@ -58,6 +58,9 @@ impl Authority {
     }
 }
 
+/// Whether it is the error that people should see.
+type Expected = fn(&ConnectError) -> bool;
+
 fn endpoint() -> Endpoint {
     Endpoint { host: "collector.example".into(), port: 7641 }
 }
@@ -87,7 +90,7 @@ async fn where_a_name_leads_nowhere_the_last_good_address_is_tried_and_nobody_el
     let other_authority = theirs.server("collector.example").await;
     let (_held, closed) = closed();
     let (endpoint, tls, last_good) = (endpoint(), ours.client(), LastGood::default());
-    let strangers: [(&str, Vec<SocketAddr>, fn(&ConnectError) -> bool); 4] = [
+    let strangers: [(&str, Vec<SocketAddr>, Expected); 4] = [
         ("no such name", vec![], |error| matches!(error, ConnectError::Unresolved { .. })),
         ("nobody there", vec![closed], |error| matches!(error, ConnectError::Refused(_))),
         ("another name", vec![other_name], |error| matches!(error, ConnectError::Name { .. })),
