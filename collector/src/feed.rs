@@ -14,4 +14,5 @@ pub use cursor::{Cursor, Cursors, InvalidCursor};
 pub use filter::{Filter, InvalidFilter};
 pub use snapshot::{Snapshot, snapshot};
 pub use subscribers::{Connected, Subscribers};
+pub(crate) use tail::PIECE_BYTES_MAX;
 pub use tail::{Piece, Tail};

@@ -15,12 +15,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Api, Who, refusal};
-use crate::feed::{Cursor, Cursors, Filter, Tail};
+use crate::feed::{Cursor, Cursors, Filter, PIECE_BYTES_MAX, Tail};
 use crate::state::{Command, Refusal};
 use stream::Subscription;
 
-/// Items that wait for a slow subscriber.
-const QUEUE: usize = 64;
+/// Items that wait for a slow subscriber. An item with a job's output has some 70 KiB; with the piece that was read
+/// from the journal all that one subscriber may hold is a megabyte.
+const QUEUE: usize = 6;
+const _: () = assert!(QUEUE * (72 << 10) + PIECE_BYTES_MAX <= 1 << 20);
 
 type Items = ReceiverStream<Result<pb::SubscribeResponse, Status>>;
 

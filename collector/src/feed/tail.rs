@@ -12,7 +12,7 @@ use crate::journal::{JournalError, ledger};
 /// Events looked at for one piece: some milliseconds of work, after which the reader is asked whether it is still there.
 const PIECE_EVENTS_MAX: usize = 256;
 /// Bytes of wanted events in one piece; a larger event comes alone.
-const PIECE_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const PIECE_BYTES_MAX: usize = 512 * 1024;
 
 /// A position in the journal and what reads on from there.
 pub struct Tail {
