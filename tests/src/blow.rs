@@ -30,7 +30,8 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// At random: within `longest` of the start or of its end, at a call if it can be traced, one in ten a clean stop, whose checkpoint keeps the next starts short.
+    /// At random: within `longest` of the start or of its end, or at a call if it can be traced. One in ten is a clean
+    /// stop, whose checkpoint keeps the next starts short.
     pub fn draw(dice: &mut Dice, traced: bool, longest: Duration) -> Self {
         let moment = Duration::from_millis(dice.below(longest.as_millis() as u64 + 1));
         if dice.once_in(10) {

@@ -112,6 +112,16 @@ impl VirtualAgent {
         interval_ms: u32,
         traffic: Arc<Traffic>,
     ) -> anyhow::Result<Session> {
+        self.session_at(|| clock, interval_ms, traffic).await
+    }
+
+    /// The same, its clocks read when the connection stands: on a busy machine that takes longer than a reading is good.
+    pub async fn session_at(
+        &self,
+        clock: impl FnOnce() -> pb::ClockReading,
+        interval_ms: u32,
+        traffic: Arc<Traffic>,
+    ) -> anyhow::Result<Session> {
         let channel = counted::connect(&self.agents, Arc::clone(&self.tls), traffic).await?;
         let (up, messages) = mpsc::channel(UP_QUEUE);
         let hello = pb::Hello {
@@ -119,7 +129,7 @@ impl VirtualAgent {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch.to_string(),
             boot_id: self.boot_id.clone(),
-            clock: Some(clock),
+            clock: Some(clock()),
             facts: Vec::new(),
             interval_ms,
             process: Uuid::new_v4().simple().to_string(),

@@ -74,7 +74,7 @@ impl Speaker {
     }
 
     async fn session(&mut self) -> anyhow::Result<()> {
-        let mut session = self.agent.session(self.clock(), 1_000, Arc::default()).await?;
+        let mut session = self.agent.session_at(|| self.clock(), 1_000, Arc::default()).await?;
         self.heard(&session);
         session.say(Up::Table(table(1, &self.series(), &self.agent.boot_id))).await?;
         let width = self.shared.shape.slots + 1;
