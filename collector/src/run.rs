@@ -258,5 +258,3 @@ async fn evaluated(
     }
     Ok(())
 }
-
-

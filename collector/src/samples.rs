@@ -420,7 +420,10 @@ fn in_parallel<T: Send, R: Send>(mut items: Vec<T>, work: impl Fn(T) -> R + Sync
             let part = std::mem::replace(&mut items, rest);
             parts.push(scope.spawn(move || part.into_iter().map(work).collect::<Vec<_>>()));
         }
-        parts.into_iter().flat_map(|part| part.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|why| std::panic::resume_unwind(why)))
+            .collect()
     })
 }
 

@@ -94,8 +94,7 @@ fn start(options: &Options) -> Timestamp {
     let now = wall();
     let span = options.interval.saturating_mul(u32::try_from(options.ticks).unwrap_or(u32::MAX));
     let backlog = options.interval.saturating_mul(u32::try_from(options.backlog).unwrap_or(u32::MAX));
-    let first =
-        if options.realtime { now.plus(options.interval).minus(backlog) } else { now.minus(span) };
+    let first = if options.realtime { now.plus(options.interval).minus(backlog) } else { now.minus(span) };
     first.align_down(options.interval)
 }
 

@@ -25,8 +25,9 @@ use crate::state::{Command, State};
 const NOTE: Duration = Duration::from_secs(5);
 /// The most time between two head files: a start reads at most so many minutes of rows.
 const HEAD: Duration = Duration::from_secs(600);
-/// The most bytes of rows between two head files, as when many spools are drained: two seconds of a start.
-const HEAD_BYTES: u64 = 48 << 20;
+/// The most bytes of rows between two head files, at many series or when many spools are drained: reading 24 MiB takes
+/// a core about a second.
+const HEAD_BYTES: u64 = 32 << 20;
 /// How long evaluation may be behind the rows of a head file; beyond it the head file waits for the next turn.
 const EVALUATED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks whether it is not any more.
@@ -36,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) async fn run(parts: Parts) {
     let mut interval = tokio::time::interval(NOTE);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut noted, mut written, mut cleaned) = (0, Instant::now(), None::<Instant>);
+    let (mut noted, mut written, mut cleaned, mut owed) = (0, Instant::now(), None::<Instant>, false);
     let keeping = Keeping {
         ledger: parts.ledger.clone(),
         rows: parts.rows.clone(),
@@ -53,12 +54,15 @@ pub(super) async fn run(parts: Parts) {
             noted = evaluated;
         }
         let tail = parts.rows.tail_bytes();
-        if tail >= HEAD_BYTES || (tail > 0 && written.elapsed() >= HEAD) {
-            written = Instant::now();
+        if owed || tail >= HEAD_BYTES || (tail > 0 && written.elapsed() >= HEAD) {
+            (written, owed) = (Instant::now(), false);
             match keeping.write_head().await {
                 Ok(()) => tracing::debug!(bytes = tail, took = ?written.elapsed(), "head file written"),
                 Err(HeadError::Stopping(_)) => return,
-                Err(error) => tracing::warn!(%error, "no head file was written: a start now would read more rows"),
+                Err(error) => {
+                    owed = true; // At the next turn, then.
+                    tracing::warn!(%error, "no head file was written: a start now would read more rows")
+                }
             }
         }
     }
@@ -114,7 +118,8 @@ impl Keeping {
 
     /// What blocks hold by now.
     async fn sealed(&self) -> Result<SealedTo, Stopping> {
-        let sealed = |state: &State| SealedTo { seq: state.sealed().sealed_seq, to: state.sealed().sealed_to };
+        let sealed =
+            |state: &State| SealedTo { seq: state.sealed().sealed_seq, to: state.sealed().sealed_to };
         self.ledger.read(sealed).await
     }
 

@@ -121,7 +121,8 @@ impl Chunk {
     pub(crate) fn reordered(&self, order: &[usize]) -> Result<Self, Malformed> {
         let (mut entries, mut body) = (Vec::with_capacity(order.len()), Vec::with_capacity(self.body.len()));
         for column in order {
-            let entry = *self.head.entries.get(*column).ok_or(Malformed("a column that is not in its chunk"))?;
+            let entry =
+                *self.head.entries.get(*column).ok_or(Malformed("a column that is not in its chunk"))?;
             match self.head.place(*column, self.body.len())? {
                 Place::Constant(_) => entries.push(entry),
                 Place::Packed(range) => {

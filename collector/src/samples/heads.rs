@@ -71,6 +71,9 @@ pub(crate) struct LoadedHost {
     pub(crate) chunks: Vec<Loaded>,
 }
 
+/// What head files had, and the journal's note.
+pub(crate) type Found = (Vec<LoadedHost>, Vec<u8>);
+
 /// The head files of a directory.
 pub(crate) struct Heads {
     disk: Arc<dyn Disk>,
@@ -107,7 +110,7 @@ impl Heads {
         &self,
         sealed: SealedTo,
         intern: impl Fn(SeriesKey) -> SeriesKey,
-    ) -> Result<Option<(Vec<LoadedHost>, Vec<u8>)>, BlockError> {
+    ) -> Result<Option<Found>, BlockError> {
         self.disk.create_dir(&self.dir).map_err(io_error("make", &self.dir))?;
         let loaded = self.read_manifest().and_then(|manifest| {
             let Some(manifest) = manifest else { return Ok(None) };
@@ -118,7 +121,8 @@ impl Heads {
             let hosts = read_hosts(&blocks, sealed)?;
             Ok(Some((hosts, manifest)))
         });
-        let known = loaded.as_ref().ok().and_then(|loaded| loaded.as_ref()).map(|(_, manifest)| manifest.clone());
+        let known =
+            loaded.as_ref().ok().and_then(|loaded| loaded.as_ref()).map(|(_, manifest)| manifest.clone());
         *self.manifest() = known.unwrap_or_default();
         self.remove_unlisted()?;
         Ok(loaded?.map(|(hosts, manifest)| (hosts, manifest.note)))
@@ -272,4 +276,3 @@ impl Manifest {
         Ok(manifest)
     }
 }
-

@@ -274,7 +274,8 @@ impl Host {
                 Some((_, slots)) => slots,
                 None => series.iter().map(|key| self.series.slot_or_insert(key.clone())).collect(),
             };
-            let ordered = in_order(&slots, chunk).expect("every column's place was looked at when it was read");
+            let ordered =
+                in_order(&slots, chunk).expect("every column's place was looked at when it was read");
             self.hold(Some(ordered), true);
             known = Some((series, slots));
         }

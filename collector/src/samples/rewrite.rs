@@ -56,10 +56,7 @@ pub(crate) fn rewrite(held: &[Held], id_of: impl Fn(u32) -> Option<u32>) -> Resu
 }
 
 /// The chunks as they are, their columns in the order of the series' ids.
-pub(crate) fn renumbered(
-    held: &[Held],
-    id_of: impl Fn(u32) -> Option<u32>,
-) -> Result<Rewritten, Malformed> {
+pub(crate) fn renumbered(held: &[Held], id_of: impl Fn(u32) -> Option<u32>) -> Result<Rewritten, Malformed> {
     let (mut chunks, mut all) = (Vec::with_capacity(held.len()), Vec::new());
     for held in held {
         let ids = held.slots.iter().map(|slot| id_of(*slot).ok_or(Malformed("a column of no series")));
@@ -118,7 +115,8 @@ mod tests {
     #[test]
     fn renumbered_columns_keep_their_values() {
         let parts = [held(&[10, 30], &[(0, &[1.0, 3.0]), (1, &[0.5, 0.25]), (2, &[9.5, 0.0])])];
-        let Rewritten { chunks, series } = renumbered(&parts, |slot| [7, 3, 5].get(slot as usize).copied()).unwrap();
+        let Rewritten { chunks, series } =
+            renumbered(&parts, |slot| [7, 3, 5].get(slot as usize).copied()).unwrap();
         let [(ids, chunk)] = chunks.as_slice() else { panic!("{} chunks", chunks.len()) };
         assert_eq!((ids.as_slice(), series), ([3, 5, 7].as_slice(), 3));
         let values = (0..3).map(|column| chunk.values(column).unwrap()).collect::<Vec<_>>();

@@ -16,11 +16,7 @@ const KEPT: usize = 2;
 pub(super) type Open = Arc<dyn Fn(&Path) -> Result<Arc<dyn Tables>, StoreError> + Send + Sync>;
 
 /// Opens tables on a thread of its own; one that does not come to an end is left to itself.
-pub(super) fn open_within(
-    open: &Open,
-    path: &Path,
-    within: Duration,
-) -> Result<Arc<dyn Tables>, StoreError> {
+pub(super) fn open_within(open: &Open, path: &Path, within: Duration) -> Result<Arc<dyn Tables>, StoreError> {
     let (out, opened) = channel();
     let (open, path) = (open.clone(), path.to_owned());
     thread::Builder::new().name("store-open".into()).spawn(move || {

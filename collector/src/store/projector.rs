@@ -164,7 +164,9 @@ impl Projector {
     /// Makes way for other tables, unless the failure is none of theirs.
     fn recover(&self, error: &StoreError) {
         if error.is_full() {
-            self.say(format!("the store has no room ({error}): questions about the past wait until there is"));
+            self.say(format!(
+                "the store has no room ({error}): questions about the past wait until there is"
+            ));
             if let Err(error) = forget_aside(&self.config.path, 0) {
                 tracing::warn!(%error, "stores that were set aside could not be removed");
             }

@@ -155,7 +155,11 @@ impl Store {
             let split = key.split_first().and_then(|(of, key)| Some((Table::of(*of)?, key)));
             let Some((table, key)) = split else { return true };
             let write = Write { table, key: key.to_vec(), value: Some(value.to_vec()) };
-            if table == Table::Meta { applied.push(write) } else { part.push(write) }
+            if table == Table::Meta {
+                applied.push(write)
+            } else {
+                part.push(write)
+            }
             if part.len() == COPIED {
                 done = other.commit(&std::mem::take(&mut part));
             }

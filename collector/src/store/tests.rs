@@ -14,8 +14,8 @@ use tocsin_shared::run::JobRun;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::prune::{RUNS_PER_JOB_MAX, Retention};
 use super::projector::{Config, Projection};
+use super::prune::{RUNS_PER_JOB_MAX, Retention};
 use super::query::Applied;
 use super::*;
 use crate::journal::ledger::{self, Fatal, Ledger};
@@ -123,7 +123,10 @@ impl Bench {
     }
 
     fn sled(&self) -> Config {
-        Config { wait: Duration::from_millis(1), ..Config::sled(self.path(), Duration::from_secs(86_400_000)) }
+        Config {
+            wait: Duration::from_millis(1),
+            ..Config::sled(self.path(), Duration::from_secs(86_400_000))
+        }
     }
 
     /// Starts the projector and waits for all of the journal.
@@ -193,9 +196,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What it is, and how it is inflicted.
+type Damage = (String, Box<dyn Fn(&Path)>);
+
 /// Kinds of damage to one file.
-fn damages(bytes: usize) -> Vec<(String, Box<dyn Fn(&Path)>)> {
-    let mut damages: Vec<(String, Box<dyn Fn(&Path)>)> = vec![
+fn damages(bytes: usize) -> Vec<Damage> {
+    let mut damages: Vec<Damage> = vec![
         ("deleted".into(), Box::new(|path| fs::remove_file(path).unwrap())),
         (
             "a directory".into(),
@@ -241,11 +247,21 @@ async fn whatever_happens_to_a_file_the_store_is_whole_again() {
             copy(&whole, &bench.path());
             inflict(&bench.path().join(file.file_name()));
             let again = bench.follow(bench.sled()).await;
-            assert_eq!(answers(&again.0), expected, "{:?} {damage}: {:?}", file.file_name(), problems(&again.0));
+            assert_eq!(
+                answers(&again.0),
+                expected,
+                "{:?} {damage}: {:?}",
+                file.file_name(),
+                problems(&again.0)
+            );
             stopped(again).await;
         }
     }
-    assert!((1..=2).contains(&bench.set_aside()), "of those set aside the newest stay: {}", bench.set_aside());
+    assert!(
+        (1..=2).contains(&bench.set_aside()),
+        "of those set aside the newest stay: {}",
+        bench.set_aside()
+    );
 }
 
 // Cases: C3, C6
@@ -288,7 +304,10 @@ async fn what_does_not_fit_the_journal_is_set_aside_and_said() {
         assert_eq!(answers(&again.0), expected, "{name}");
         let problems = problems(&again.0).join("; ");
         assert_eq!(bench.set_aside(), usize::from(said.is_some()), "{name}: {problems}");
-        assert!(problems.contains(said.unwrap_or("")) && problems.is_empty() == said.is_none(), "{name}: {problems}");
+        assert!(
+            problems.contains(said.unwrap_or("")) && problems.is_empty() == said.is_none(),
+            "{name}: {problems}"
+        );
         stopped(again).await;
     }
 }
@@ -388,7 +407,8 @@ async fn a_panic_in_a_later_question_rebuilds_without_a_restart() {
             assert!(matches!(running.0.store.runs("", 1), Err(StoreError::Panicked(_))));
         }
         let mut applied = running.0.applied.clone();
-        applied.wait_for(|applied| *applied == 0).await.unwrap();
+        let gone = applied.wait_for(|applied| *applied == 0);
+        tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it is noticed").unwrap();
         bench.caught_up(&running.0).await;
         assert_eq!(bench.set_aside(), number);
         assert!(problems(&running.0).len() == number, "{:?}", problems(&running.0));
@@ -417,7 +437,11 @@ async fn a_store_without_room_waits_for_it_and_is_not_set_aside() {
     while opened.load(Ordering::SeqCst) < 3 && tokio::time::Instant::now() < deadline {
         tokio::task::yield_now().await;
     }
-    assert!(problems(&running.0).iter().any(|said| said.contains("has no room")), "{:?}", problems(&running.0));
+    assert!(
+        problems(&running.0).iter().any(|said| said.contains("has no room")),
+        "{:?}",
+        problems(&running.0)
+    );
     *fate.lock().unwrap() = Fate::Answer;
     bench.caught_up(&running.0).await;
     assert_eq!(running.0.store.runs("", 100).unwrap().len(), 21);
@@ -520,13 +544,19 @@ fn what_is_beyond_retention_is_forgotten() {
         }
         let store = Store::default();
         let count = |table| tables.scan(table, b"", false, usize::MAX).unwrap().len();
-        assert_eq!((count(Table::Incidents), numbers.values().filter(|open| **open).count()), (numbers.len(), 1));
+        assert_eq!(
+            (count(Table::Incidents), numbers.values().filter(|open| **open).count()),
+            (numbers.len(), 1)
+        );
         drop(store);
 
         prune::prune(tables, &Retention { ended_before: at(7) }).unwrap();
         assert_eq!(count(Table::RunsByTime), RUNS_PER_JOB_MAX + 1, "two were too old, five too many");
         assert_eq!((count(Table::Runs), count(Table::Outputs)), (RUNS_PER_JOB_MAX + 1, 1 + RUNS_PER_JOB_MAX));
-        assert!(tables.get(Table::Runs, Uuid::from_u128(9_002).as_bytes()).unwrap().is_some(), "young enough");
+        assert!(
+            tables.get(Table::Runs, Uuid::from_u128(9_002).as_bytes()).unwrap().is_some(),
+            "young enough"
+        );
         assert!(tables.get(Table::Runs, Uuid::from_u128(4).as_bytes()).unwrap().is_none(), "the oldest go");
         assert_eq!(count(Table::Incidents), numbers.len(), "it was resolved later");
 
@@ -536,7 +566,9 @@ fn what_is_beyond_retention_is_forgotten() {
         let left = tables.scan(Table::Incidents, b"", false, 10).unwrap();
         assert_eq!(left.len(), open.len(), "open incidents stay");
         let timelines = tables.scan(Table::Timeline, b"", false, 1_000).unwrap();
-        assert!(timelines.iter().all(|(key, _)| key.starts_with(&open[0].to_be_bytes())) && !timelines.is_empty());
+        assert!(
+            timelines.iter().all(|(key, _)| key.starts_with(&open[0].to_be_bytes())) && !timelines.is_empty()
+        );
         assert_eq!(count(Table::Alerts), 1, "the firing one");
     });
 }

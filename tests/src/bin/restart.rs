@@ -117,18 +117,32 @@ async fn start(site: &mut Site, before: &pb::GetStatusResponse, what: &str) -> a
     let begun = Instant::now();
     site.start_collector().await?;
     let ready = begun.elapsed();
+    let used = resources::of(site.pid().context("the collector runs")?)?; // Of a busy machine it is the better figure.
     wait_until("the whole store", PROJECTED, async || {
         let status = status(site).await.ok()?;
         (status.store_applied == status.events_head).then_some(())
     })
     .await?;
     let (projected, now) = (begun.elapsed(), status(site).await?);
-    println!("{what}: ready after {:.2} s, store whole after {:.2} s; load {}", ready.as_secs_f64(), projected.as_secs_f64(), load());
-    let log = site.log()?;
-    log[said..].lines().filter(|line| line.contains("ready after")).for_each(|line| println!("  {line}"));
-    let used = resources::of(site.pid().context("the collector runs")?)?;
+    println!(
+        "{what}: ready after {:.2} s, of CPU {:.2} s, store whole after {:.2} s; load {}",
+        ready.as_secs_f64(),
+        used.cpu_seconds,
+        projected.as_secs_f64(),
+        load()
+    );
+    let phases = wait_until("the collector's word", PROJECTED, async || {
+        let log = site.log().ok()?;
+        log.get(said..)?.lines().find(|line| line.contains("ready after")).map(str::to_owned)
+    });
+    println!("  {}", phases.await?);
     println!("  {} samples, {:.0} MiB resident", now.samples, used.resident_bytes as f64 / 1_048_576.0);
-    ensure!(now.alerts_firing >= before.alerts_firing, "{} alerts fire, {} before", now.alerts_firing, before.alerts_firing);
+    ensure!(
+        now.alerts_firing >= before.alerts_firing,
+        "{} alerts fire, {} before",
+        now.alerts_firing,
+        before.alerts_firing
+    );
     ensure!(now.series >= before.series, "{} series, {} before", now.series, before.series);
     Ok(())
 }

@@ -25,8 +25,10 @@ impl Head {
     /// For the manifest of head files.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Self { through, newest_row: _, lanes, segments, newest } = self;
-        let segment =
-            |(first, youngest): &(u64, Timestamp)| pb::JournalSegment { first: *first, youngest_ms: youngest.as_millis() };
+        let segment = |(first, youngest): &(u64, Timestamp)| pb::JournalSegment {
+            first: *first,
+            youngest_ms: youngest.as_millis(),
+        };
         let row = |(agent, at): &(AgentId, Timestamp)| pb::JournalHostRow {
             agent: agent.0.as_bytes().to_vec(),
             at_ms: at.as_millis(),

@@ -63,7 +63,8 @@ impl Decoder {
             KIND_ROW => self.row(&entry.payload).map(Some),
             KIND_DERIVED => derived(&entry.payload).map(|derived| Some(Kept::Derived(derived))),
             KIND_EVALUATED => {
-                let note = pb::JournalEvaluated::decode(&*entry.payload).map_err(|error| error.to_string())?;
+                let note =
+                    pb::JournalEvaluated::decode(&*entry.payload).map_err(|error| error.to_string())?;
                 Ok(Some(Kept::Evaluated(note.through)))
             }
             kind => Err(format!("kind {kind} is unknown: it was written by a newer version")),

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use tocsin_shared::chain::Chain;
-use tocsin_shared::disk::{Disk, RecordingDisk};
+use tocsin_shared::disk::{Disk, MemoryDisk, RecordingDisk};
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::log::Config;
@@ -40,6 +40,8 @@ struct Bench {
     table: Arc<Table>,
     evaluator: JoinHandle<()>,
     problems: Vec<String>,
+    /// Rows that this start had to evaluate.
+    unevaluated: Vec<u64>,
 }
 
 fn start(disk: Arc<dyn Disk>) -> Bench {
@@ -54,6 +56,7 @@ fn start(disk: Arc<dyn Disk>) -> Bench {
     let mut kept = rows::open_with(SEGMENT, disk, Path::new("/j"), samples.clone(), found).unwrap();
     let problems = [opened.problems.clone(), kept.problems.clone()].concat();
     let unevaluated = std::mem::take(&mut kept.unevaluated);
+    let seqs = unevaluated.iter().map(|row| row.samples_seq).collect();
     let evaluated_at = std::mem::take(&mut kept.evaluated_at);
     let found = evaluate::Found { evaluated_at, unevaluated, ..Default::default() };
     let ledger = opened.start(Defaults::default(), fatal.clone());
@@ -72,7 +75,7 @@ fn start(disk: Arc<dyn Disk>) -> Bench {
     let evaluator = std::thread::spawn(move || evaluate::run(parts, found, &durable).unwrap());
     let table = Arc::new(Table { id: 1, series: ["a", "b"].map(|name| Labels::series(name, &[])).into() });
     let keeping = Keeping { ledger, rows, samples, statistics };
-    Bench { keeping, table, evaluator, problems }
+    Bench { keeping, table, evaluator, problems, unevaluated: seqs }
 }
 
 impl Bench {
@@ -168,7 +171,10 @@ async fn no_power_cut_between_a_row_and_its_block_loses_it_or_shows_it_twice() {
         let stored = bench.stored();
         for (seconds, values_of) in &stored {
             let row = acknowledged.iter().find(|(_, _, at)| at == seconds);
-            assert!(row.is_some_and(|(_, seq, _)| values(*seq)[..] == values_of[..]), "{seconds} {values_of:?}: {label}");
+            assert!(
+                row.is_some_and(|(_, seq, _)| values(*seq)[..] == values_of[..]),
+                "{seconds} {values_of:?}: {label}"
+            );
         }
         for (_, seq, seconds) in acknowledged.iter().filter(|(position, ..)| *position <= after) {
             let expired = after >= retained && *seconds < 2 * WINDOW.as_secs() as i64;
@@ -184,4 +190,82 @@ async fn no_power_cut_between_a_row_and_its_block_loses_it_or_shows_it_twice() {
     }
     assert!(cuts > end, "every moment was looked at: {cuts} of {end}");
     assert!(loaded > 0, "some starts found all rows in head files");
+}
+
+// Cases: C1, C2
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_evaluates_only_what_no_note_has() {
+    let disk = MemoryDisk::new();
+    let bench = start(Arc::new(disk.clone()));
+    for seq in 1..=4 {
+        bench.row(seq, seq as i64 * 10).await;
+    }
+    let statistics = bench.keeping.statistics.clone();
+    let evaluated = wait_for(|| Some(statistics.evaluated_through()).filter(|through| *through == 4)).await;
+    bench.keeping.note(evaluated).await.unwrap();
+    bench.row(5, 50).await;
+    bench.keeping.rows.stop().await;
+    let again = start(Arc::new(disk.clone()));
+    assert_eq!(again.unevaluated, [5]);
+    assert_eq!(again.problems, [""; 0]);
+    wait_for(|| Some(()).filter(|()| again.keeping.statistics.evaluated_through() == 5)).await;
+    again.keeping.write_head().await.unwrap();
+    again.row(6, 60).await;
+    again.keeping.rows.stop().await;
+    let third = start(Arc::new(disk));
+    assert_eq!(third.unevaluated, [6], "a head file counts once its rows are evaluated");
+    assert_eq!(third.keeping.samples.last_rows(), [(agent(1), at(60))]);
+    third.stop().await;
+}
+
+/// Looks until there is something, for ten seconds at most.
+async fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never came");
+        tokio::task::yield_now().await;
+    }
+}
+
+// Cases: S4, C19
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_head_files_cost_time_and_no_row() {
+    let disk = MemoryDisk::new();
+    let bench = start(Arc::new(disk.clone()));
+    for seq in 1..=6 {
+        bench.row(seq, seq as i64 * 10).await;
+        if seq % 2 == 0 {
+            bench.keeping.write_head().await.unwrap();
+        }
+    }
+    let stored = bench.stored();
+    bench.stop().await;
+    let image: Vec<_> = disk.paths().into_iter().map(|path| (disk.content(&path).unwrap(), path)).collect();
+    let heads: Vec<_> = image.iter().filter(|(_, path)| path.starts_with("/s/heads")).collect();
+    assert_eq!(heads.len(), 4, "a manifest and three files");
+    let mut said = 0;
+    for (damaged, path) in heads {
+        let cuts = (0..damaged.len()).step_by(5).map(|length| damaged[..length].to_vec());
+        let flips = (0..damaged.len()).step_by(3).map(|at| {
+            let mut content = damaged.clone();
+            content[at] ^= 0x04;
+            content
+        });
+        for content in cuts.chain(flips).chain([b"something else".to_vec()]) {
+            let disk = MemoryDisk::new();
+            image.iter().for_each(|(whole, path)| disk.set_content(path, whole.clone()));
+            disk.set_content(path, content.clone());
+            let again = start(Arc::new(disk));
+            let problems = again.problems.join("; ");
+            assert_eq!(again.stored(), stored, "{} of {} bytes: {problems}", path.display(), content.len());
+            said += usize::from(problems.contains("head files do not count"));
+            again.row(7, 70).await; // And it goes on.
+            again.keeping.write_head().await.unwrap();
+            again.keeping.rows.stop().await;
+        }
+    }
+    assert!(said > 100, "damage is said: {said}");
 }
