@@ -114,7 +114,9 @@ fn start_keeper(
     let dir = config.data_dir.join("spool");
     match open_spool(&dir, config.spool, identity) {
         Ok(spool) => keep::start(spool, boot_id).map_err(RunError::Thread),
-        Err(RunError::Spool(error @ (SpoolError::Disk { .. } | SpoolError::Log { source: LogError::Io { .. }, .. }))) => {
+        Err(RunError::Spool(
+            error @ (SpoolError::Disk { .. } | SpoolError::Log { source: LogError::Io { .. }, .. }),
+        )) => {
             tracing::error!(
                 error = one_line(&error),
                 "the spool's disk fails: records are kept in memory only"

@@ -137,7 +137,10 @@ impl Stream {
             return;
         }
         loop {
-            let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good, &mut known)).await else { return };
+            let Some((ended, lasted)) = stop.run_until_cancelled(self.once(&last_good, &mut known)).await
+            else {
+                return;
+            };
             self.connected.store(false, Ordering::Relaxed);
             if matches!(ended, Ended::Spool(SpoolError::Moved)) {
                 tracing::info!("the records are kept in another place now: connecting anew");

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 pub use file::{Mistake, parse};
 
-use crate::room;
 use crate::listen::Limits;
+use crate::room;
 
 /// The front's port: the CLI, dashboards, paging tools, enrolment.
 pub const FRONT_PORT: u16 = 7640;

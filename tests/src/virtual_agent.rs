@@ -138,7 +138,8 @@ impl VirtualAgent {
         let down =
             AgentServiceClient::new(channel).session(ReceiverStream::new(messages)).await?.into_inner();
         let settled = Default::default();
-        let mut session = Session { up, down, number: 0, taken: 0, outcomes_taken: 0, settled, heartbeat_ms: 0 };
+        let mut session =
+            Session { up, down, number: 0, taken: 0, outcomes_taken: 0, settled, heartbeat_ms: 0 };
         match session.hear().await? {
             Down::Welcome(welcome) => session.welcomed(&welcome)?,
             other => bail!("the first answer is no Welcome: {other:?}"),

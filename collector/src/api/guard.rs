@@ -129,7 +129,8 @@ where
                 let call = contained(self.inner.call(request));
                 Box::pin(async move {
                     let failed = "the call failed inside the collector; its log has the place";
-                    let answer = call.await.unwrap_or_else(|Panicked| Ok(Status::internal(failed).into_http()));
+                    let answer =
+                        call.await.unwrap_or_else(|Panicked| Ok(Status::internal(failed).into_http()));
                     Ok(holding(answer?, peer))
                 })
             }

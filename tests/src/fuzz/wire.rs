@@ -89,7 +89,8 @@ pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
         let lanes = vec![pb::LaneAcknowledgement { lane: 3, taken, ..Default::default() }];
         down(Down::Acknowledgement(pb::Acknowledgement { session, lanes }))
     };
-    let throttle = down(Down::Throttle(pb::Throttle { retry_after_ms: 5_000, reason: "slow".into(), refused: false }));
+    let throttle =
+        down(Down::Throttle(pb::Throttle { retry_after_ms: 5_000, reason: "slow".into(), refused: false }));
     let config = down(Down::Config(pb::SessionConfig { heartbeat_ms: 5_000, instance: "web-1".into() }));
     vec![
         with_lengths(&[acknowledged(7, 12, 20, 30), throttle.clone(), acknowledged(7, 40, 0, 0)]),

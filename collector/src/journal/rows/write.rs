@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::followed::Followed;
 use super::head::Head;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened,
-    Standing, Table, TakenRow, Tip,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Standing,
+    Table, TakenRow, Tip,
 };
 use super::{insert, show, show_derived};
 use crate::clock::now;
@@ -161,7 +161,8 @@ impl Writer {
             for (position, row) in batch.rows.iter().enumerate() {
                 let taken = self.progress.entry(key).or_default();
                 if insert(taken, row.seq) {
-                    let (follows, complete) = (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
+                    let (follows, complete) =
+                        (taken.contains(row.seq.saturating_sub(1)), taken.is_complete());
                     let samples_seq = self.write_row(batch.agent, batch.epoch, row)?;
                     new.push(Written { position, samples_seq, follows, complete });
                 } else {

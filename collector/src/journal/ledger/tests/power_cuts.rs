@@ -189,11 +189,24 @@ async fn any_failing_call_is_the_end_and_nobody_is_answered_after_it() {
                 assert!(ended.is_ok() && after > 50, "{after} calls are too few");
                 break; // Nothing had failed.
             }
-            assert_eq!(ended, Err(Stopping), "call {after} fails and it goes on");
+            let waited_out = kind == std::io::ErrorKind::StorageFull && ended.is_ok();
+            assert!(ended == Err(Stopping) || waited_out, "call {after} fails and it goes on");
             let steps = run.disk.history().steps().to_vec();
             let failed = steps.iter().position(|step| matches!(step, Step::SyncDataFailed { .. }));
             let later = failed.map_or(&[][..], |failed| &steps[failed + 1..]);
-            assert_eq!(later, [], "call {after} fails: something is written after a failed fsync");
+            // Without room a checkpoint is put off, and the file that was to be one is cleared away.
+            let ends_in_new = |path: &Path| path.extension().is_some_and(|end| end == "new");
+            let of_checkpoint = failed.is_some_and(|failed| match &steps[failed] {
+                Step::SyncDataFailed { file: failed } => steps.iter().any(
+                    |step| matches!(step, Step::Create { path, file } if file == failed && ends_in_new(path)),
+                ),
+                _ => false,
+            });
+            let cleared = |step: &Step| matches!(step, Step::Remove { path } if ends_in_new(path));
+            assert!(
+                later.iter().all(cleared) || (waited_out && of_checkpoint),
+                "call {after} fails: something is written after a failed fsync"
+            );
             let (states, end) = (run.answers.states(), run.disk.position());
             for cut in run.disk.history().power_cuts_at(end) {
                 let text = format!("call {after} fails: {kind}; {cut}");
