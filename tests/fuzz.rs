@@ -79,7 +79,7 @@ fn ingest_batch() {
     fuzz("ingest_batch");
 }
 
-// Cases: H16, H17, S24
+// Cases: H16, H17, S24, C-A10 (partly)
 #[test]
 fn agent_from_server() {
     fuzz("agent_from_server");
@@ -130,6 +130,7 @@ fn procfs_parse() {
     fuzz("procfs_parse");
 }
 
+// Cases: P5, R18
 #[test]
 fn render_tty() {
     fuzz("render_tty");

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod cases;
+
 /// Lines of a source file up to its tests at most.
 const LINES_MAX: usize = 600;
 /// Where generated types may be named.

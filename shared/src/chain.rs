@@ -338,6 +338,7 @@ mod tests {
         sizes
     }
 
+    // Cases: R4 (partly)
     #[test]
     fn odd_values_come_back_bit_by_bit() {
         let odd = [

@@ -124,6 +124,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // Cases: C-X5
     #[test]
     fn secrets_go_and_the_rest_stays() {
         for (raw, clean) in [
@@ -184,6 +185,7 @@ mod tests {
             prop_assert_eq!(redact(&once).into_owned(), once.clone());
         }
 
+        // Cases: C-X5
         #[test]
         fn values_of_secret_names_never_survive(
             name in "(DB_)?(password|token|api_key|SECRET)", sep in "(=|: ?)", value in "[A-Za-z0-9/+&]{12,40}",

@@ -42,6 +42,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // Cases: P5, R18
     #[test]
     fn hostile_texts_become_visible() {
         for (raw, shown) in [
@@ -61,6 +62,7 @@ mod tests {
 
     proptest! {
         /// The characters are listed here a second time on purpose: the rule is not tested by itself.
+        // Cases: P5, R18
         #[test]
         fn nothing_dangerous_comes_out(text in any::<String>(), extra in "[\\x00-\\x{9f}\\x{2000}-\\x{2070}\\x{e0000}-\\x{e0100}]{0,20}") {
             let shown = for_terminal(&format!("{text}{extra}")).into_owned();

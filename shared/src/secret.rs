@@ -276,6 +276,7 @@ mod tests {
         assert!(text.expose().parse::<Credential>().is_ok());
     }
 
+    // Cases: C-X5
     #[test]
     fn nothing_secret_is_printed_by_accident() {
         let token = JoinSecret::generate([0; 32]).unwrap();

@@ -59,6 +59,7 @@ fn a_collector_with_a_bad_configuration_says_the_line() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Cases: R2 (partly)
 #[test]
 fn a_collector_with_bad_rules_says_where() -> anyhow::Result<()> {
     let collector = Collector::new(&RULES.replace("scenario_breach > 0", "sum(((up"), "127.0.0.1:0")?;

@@ -15,6 +15,7 @@ fn of(number: u64) -> impl Fn(&tocsin_tests::feed::Received) -> bool {
     move |received| received.incident().is_some_and(|incident| incident.number == number)
 }
 
+// Cases: R15, F10, C-I4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breach_is_on_the_feed_within_a_second_and_is_handled_to_its_end() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
@@ -84,6 +85,7 @@ async fn an_alert_outside_production_wakes_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Cases: F10, C-I2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_resolves_what_has_ended_and_the_timeline_tells_it() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;

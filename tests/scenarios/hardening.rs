@@ -181,6 +181,7 @@ async fn metrics(site: &Site) -> anyhow::Result<String> {
 
 const CANARY: &str = "canary0hunter2zebra";
 
+// Cases: C-X5
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_comes_out_anywhere() -> anyhow::Result<()> {
     let mut site = Site::start_with(RULES, "log = \"trace\"\n").await?;

@@ -95,7 +95,7 @@ async fn a_role_is_a_bound() -> anyhow::Result<()> {
     Ok(())
 }
 
-// Cases: I5
+// Cases: I5, C-X3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_works_once_and_for_the_host_it_was_made_for() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
@@ -111,7 +111,7 @@ async fn a_token_works_once_and_for_the_host_it_was_made_for() -> anyhow::Result
     Ok(())
 }
 
-// Cases: I8
+// Cases: I8, C-X2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_host_is_cut_off_within_five_seconds() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
@@ -154,6 +154,7 @@ async fn a_renewal_does_not_end_the_stream() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Cases: H13
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agents_listener_wants_a_certificate() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;

@@ -45,6 +45,7 @@ async fn a_failed_job_is_an_incident_until_it_succeeds() -> anyhow::Result<()> {
     Ok(())
 }
 
+// Cases: P1
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_job_did_while_the_agent_was_away_is_told_later() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;

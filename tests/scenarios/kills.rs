@@ -29,7 +29,7 @@ fn seed() -> u64 {
     seed
 }
 
-// Cases: C1, C14, S23, F1, F2, R16
+// Cases: C1, C14, S23, F1, F2, R16, C-D2, C-S1, C-S3, C-I1, C-F1, C-F2
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_killed_again_and_again_keeps_every_promise() -> anyhow::Result<()> {
     let sweep = Sweep { kills: KILLS, seed: seed(), traced: can_trace() };
@@ -40,7 +40,7 @@ async fn a_collector_that_is_killed_again_and_again_keeps_every_promise() -> any
     Ok(())
 }
 
-// Cases: S1, S23, P1, C14
+// Cases: S1, S23, P1, C14, S17 (partly), C-A1
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_are_killed_again_and_again_lose_no_outcome() -> anyhow::Result<()> {
     let sweep = Sweep { kills: AGENT_KILLS, seed: seed(), traced: can_trace() };
@@ -51,7 +51,7 @@ async fn agents_that_are_killed_again_and_again_lose_no_outcome() -> anyhow::Res
     Ok(())
 }
 
-// Cases: C2, C6, F2
+// Cases: C2, C6, F2, C-D1, C-S3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_takes_nothing_that_a_collector_promised() -> anyhow::Result<()> {
     if !can_mount() {
@@ -63,7 +63,7 @@ async fn a_power_cut_takes_nothing_that_a_collector_promised() -> anyhow::Result
     Ok(())
 }
 
-// Cases: S2, S9, P1
+// Cases: S2, S9, P1, C-A1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_takes_no_outcome_that_an_agent_or_the_drop_box_took() -> anyhow::Result<()> {
     if !can_mount() {
@@ -75,7 +75,7 @@ async fn a_power_cut_takes_no_outcome_that_an_agent_or_the_drop_box_took() -> an
     Ok(())
 }
 
-// Cases: C15, C14
+// Cases: C15, C14, C-S1
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_with_two_hundred_firing_alerts_page_nobody_again() -> anyhow::Result<()> {
     let (counts, starts) = restarts(Restarts { restarts: RESTARTS, seed: seed() }).await?;

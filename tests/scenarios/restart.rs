@@ -59,6 +59,7 @@ fn last(points: &BTreeMap<i64, f64>) -> i64 {
     points.keys().next_back().copied().unwrap_or(0)
 }
 
+// Cases: C1, C-A3, C-S1
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_both_ends_nothing_is_lost_and_nothing_is_said_twice() -> anyhow::Result<()> {
     let mut site = Site::start(RULES).await?;

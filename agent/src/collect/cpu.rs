@@ -95,6 +95,7 @@ mod tests {
         }
     }
 
+    // Cases: R6 (partly)
     #[test]
     fn counters_do_not_step_back_unless_the_processor_was_off() {
         let mut settled = Settled::default();

@@ -115,6 +115,7 @@ fn a_lost_answer_is_asked_for_again_with_the_same_key() {
     assert_ne!(host.dir.pending_key().unwrap().sha256(), first);
 }
 
+// Cases: I7
 #[test]
 fn a_renewal_takes_a_new_key_and_all_or_nothing() {
     let (host, old) = Host::enrolled();

@@ -73,6 +73,7 @@ async fn an_agent_starts_and_stops_without_a_collector_and_loses_nothing() {
     }
 }
 
+// Cases: S18
 #[tokio::test]
 async fn a_second_agent_is_told_what_is_in_its_way() {
     let data = tempfile::tempdir().unwrap();

@@ -81,6 +81,7 @@ fn seqs(gaps: &[Gap], lane: Lane, reason: Reason) -> BTreeSet<u64> {
     ours.flat_map(|gap| gap.first..=gap.last).collect()
 }
 
+// Cases: C-A1, C-A3
 #[test]
 fn outcomes_are_durable_at_once_and_samples_after_a_sync() {
     let disk = MemoryDisk::new();
@@ -103,6 +104,7 @@ fn outcomes_are_durable_at_once_and_samples_after_a_sync() {
     assert_eq!(spool.take_gaps(), [], "nobody was promised the fourth sample");
 }
 
+// Cases: C-A7
 #[test]
 fn acknowledged_records_are_removed_and_stay_acknowledged() {
     let disk = MemoryDisk::new();
@@ -167,6 +169,7 @@ fn numbers_acknowledged_before_records_were_rewound_are_not_used_again() {
     assert_eq!(spool.take_gaps(), []);
 }
 
+// Cases: S15, C-A6
 #[test]
 fn the_oldest_samples_go_first_and_every_eviction_is_told() {
     let disk = MemoryDisk::new();
@@ -194,6 +197,7 @@ fn the_oldest_samples_go_first_and_every_eviction_is_told() {
     assert_eq!(recorded.acked(Lane::Samples).floor(), gaps[0].last);
 }
 
+// Cases: S15, S16 (partly), C-A5 (partly)
 #[test]
 fn outcomes_take_the_room_of_everything_else_and_then_of_the_oldest_outcomes() {
     let disk = MemoryDisk::new();
@@ -228,6 +232,7 @@ fn outcomes_take_the_room_of_everything_else_and_then_of_the_oldest_outcomes() {
     );
 }
 
+// Cases: C-A4 (partly)
 #[test]
 fn tighter_bounds_are_met_at_the_next_start() {
     let disk = MemoryDisk::new();
@@ -244,6 +249,7 @@ fn tighter_bounds_are_met_at_the_next_start() {
     assert_eq!(seqs(&spool.take_gaps(), Lane::Samples, Reason::Evicted).len() + kept, 250);
 }
 
+// Cases: S10
 #[test]
 fn a_full_disk_stops_samples_and_not_outcomes() {
     let disk = MemoryDisk::new();
@@ -282,6 +288,7 @@ fn a_full_disk_stops_samples_and_not_outcomes() {
     assert_eq!(told.len() + read(&mut spool, Lane::Samples, 1).len(), 25);
 }
 
+// Cases: S11, C-A4 (partly)
 #[test]
 fn below_the_free_floor_only_outcomes_are_written() {
     let disk = MemoryDisk::new();
@@ -359,6 +366,7 @@ fn damage_is_one_gap_of_exactly_what_is_damaged() {
     }
 }
 
+// Cases: S4
 #[test]
 fn damage_at_the_durable_end_is_told_without_a_restart() {
     let disk = MemoryDisk::new();
@@ -472,6 +480,7 @@ fn news_and_backlog_are_read_in_turns() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>());
 }
 
+// Cases: S18
 #[test]
 fn one_directory_serves_one_agent_and_keeps_its_epoch() {
     let home = tempfile::tempdir().unwrap();
@@ -516,6 +525,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 
+    // Cases: C-A4 (partly), C-A6, C-A7
     #[test]
     fn bounds_hold_and_every_record_is_sent_acknowledged_or_told(steps in prop::collection::vec(step(), 1..150)) {
         let disk = MemoryDisk::new();

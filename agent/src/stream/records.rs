@@ -182,6 +182,7 @@ mod tests {
         })
     }
 
+    // Cases: P3 (partly)
     #[test]
     fn every_outcome_of_a_job_comes_through_the_spool() {
         let could_not = Outcome::CouldNotStart { errno: 2, message: Message::keep_start("no such file") };

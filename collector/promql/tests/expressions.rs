@@ -147,6 +147,7 @@ fn what_is_not_supported_or_makes_no_sense_is_refused_at_parse_time() {
     }
 }
 
+// Cases: R17
 #[test]
 fn deep_and_long_texts_are_refused_without_recursing() {
     let nested = format!("{}1{}", "(".repeat(10_000), ")".repeat(10_000));
@@ -168,6 +169,7 @@ fn deep_and_long_texts_are_refused_without_recursing() {
     }
 }
 
+// Cases: R17
 #[test]
 fn an_evaluation_keeps_its_limits() {
     let mut source = MemorySource::new();
@@ -280,6 +282,7 @@ fn the_four_kinds_of_results() {
     assert_eq!(matrix, Err(EvalError::NotSteppable("a range vector")));
 }
 
+// Cases: T8
 #[test]
 fn extreme_instants_and_offsets_do_not_panic() {
     let mut source = MemorySource::new();
@@ -303,6 +306,7 @@ proptest! {
     }
 
     /// Words of the language in any order: what parses must also evaluate without panic.
+    // Cases: R4 (partly), R17
     #[test]
     fn no_mix_of_words_makes_the_engine_panic(
         words in prop::collection::vec(prop::sample::select(vec![

@@ -51,6 +51,7 @@ fn run_folder(folder: &Path) -> Tally {
     tally
 }
 
+// Cases: R4 (partly), R6 (partly)
 #[test]
 fn our_own_cases_pass() {
     let tally = run_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases"));

@@ -31,6 +31,7 @@ mod tests {
     use super::*;
     use crate::state::testing;
 
+    // Cases: R12
     #[test]
     fn everything_that_differs_gives_another_key() {
         let labels = |pairs: &[(&str, &str)]| Labels::new(pairs.iter().copied());
@@ -52,6 +53,7 @@ mod tests {
         assert_eq!(keys.len(), count);
     }
 
+    // Cases: C18
     #[test]
     fn the_key_is_the_same_in_every_version() {
         // Changing it would page for every firing alert once more.

@@ -38,6 +38,7 @@ fn play(rule: &Arc<RuleSpec>, verdicts: &str) -> String {
     verdicts.chars().map(step).collect()
 }
 
+// Cases: R7 (partly), R8
 #[test]
 fn alerts_follow_their_rule_by_event_time() {
     for (hold, keep, verdicts, states, why) in [
@@ -56,6 +57,7 @@ fn alerts_follow_their_rule_by_event_time() {
     }
 }
 
+// Cases: R3 (partly), F10
 #[test]
 fn each_change_is_one_event_and_what_stays_is_none() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -77,6 +79,7 @@ fn each_change_is_one_event_and_what_stays_is_none() {
     }
 }
 
+// Cases: R5, C-S1
 #[test]
 fn rows_evaluated_again_after_a_restart_say_nothing_twice() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -133,6 +136,7 @@ fn an_evaluation_touches_only_its_rule_and_its_agent() {
     assert_eq!((firing(&desk, 1), firing(&desk, 2)), (0, 1));
 }
 
+// Cases: R3 (partly)
 #[test]
 fn relabelling_a_host_ends_none_of_its_alerts() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -151,6 +155,7 @@ fn relabelling_a_host_ends_none_of_its_alerts() {
     assert_eq!(events, ["alert.triggered", "incident.triggered"], "the wait went on");
 }
 
+// Cases: R3 (partly), C-S5
 #[test]
 fn removed_rules_end_their_alerts_and_close_their_incidents() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -214,6 +219,7 @@ fn a_worsening_after_an_operator_resolved_is_news_and_that_it_goes_on_is_not() {
     assert_eq!(desk.state.alerts().next().unwrap().active_since, at(0));
 }
 
+// Cases: T4
 #[test]
 fn a_clock_step_neither_shortens_nor_stretches_a_wait() {
     for delta in [-3_600, 3_600] {

@@ -111,6 +111,7 @@ fn came(rule: &str, timeline: &str) -> Came {
     play.came()
 }
 
+// Cases: R5, C-S2
 #[test]
 fn late_rows_say_what_is_true_and_page_for_nothing_that_is_over() {
     const FOR: &str = ", for: 30s";
@@ -146,6 +147,7 @@ fn late_rows_say_what_is_true_and_page_for_nothing_that_is_over() {
     }
 }
 
+// Cases: R5, C-S2
 #[test]
 fn time_without_rows_neither_counts_nor_starts_the_wait_again() {
     for (timeline, condition, since, why) in [
@@ -163,6 +165,7 @@ fn time_without_rows_neither_counts_nor_starts_the_wait_again() {
     }
 }
 
+// Cases: C-S1
 #[test]
 fn a_hole_outlives_a_restart_and_what_it_says_is_said_once() {
     let rows = ticks("...[xxxxx]..");
@@ -191,6 +194,7 @@ fn a_hole_that_opens_again_is_filled_from_its_first_row() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// In any order, the alert ends as if all rows had come in time; and nothing is said more often than it was so.
+    // Cases: R5, C-S2
     #[test]
     fn late_rows_end_where_rows_in_time_end(
         breached in prop::collection::vec(any::<bool>(), 4..24),

@@ -144,6 +144,7 @@ fn an_alert_stays_the_same_while_its_host_is_relabelled() {
     }
 }
 
+// Cases: R1 (partly), C-S1, C-S5
 #[test]
 fn a_for_goes_on_across_a_restart_and_a_new_plan() {
     let rules = "  rules:\n  - {alert: A, expr: 'x > 1', for: 30s}\n";
@@ -188,6 +189,7 @@ fn a_firing_alert_is_kept_as_long_as_its_rule_says() {
     assert_eq!(bench.row(1, 30, [0.0, 0.0]), alert("A", Resolved));
 }
 
+// Cases: R17
 #[test]
 fn a_rule_that_fails_moves_nothing_and_says_why() {
     let mut bench = Bench::new("  rules:\n  - {alert: A, expr: '{__name__=~\"x|y\"} > 1'}\n");
@@ -197,6 +199,7 @@ fn a_rule_that_fails_moves_nothing_and_says_why() {
     assert_eq!(bench.row(1, 20, [0.0, 0.0]), alert("A", Resolved));
 }
 
+// Cases: R8, C-S1
 #[test]
 fn a_silent_host_holds_an_alert_across_hosts_also_over_a_restart() {
     let mut bench = Bench::new("  interval: 10s\n  rules:\n  - {alert: A, expr: 'max(x) by (job) > 5'}\n");

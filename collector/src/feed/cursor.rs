@@ -77,6 +77,7 @@ impl Cursors {
 mod tests {
     use super::*;
 
+    // Cases: F6, C16 (partly)
     #[test]
     fn cursors_are_of_one_store_and_not_beyond_its_head() {
         let cursors = Cursors::new("a1-b2");

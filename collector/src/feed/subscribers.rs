@@ -69,6 +69,7 @@ impl Subscribers {
 mod tests {
     use super::*;
 
+    // Cases: F4
     #[test]
     fn the_newest_subscriber_wins() {
         let subscribers = Arc::new(Subscribers::default());

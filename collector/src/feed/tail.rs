@@ -174,6 +174,7 @@ mod tests {
         }
     }
 
+    // Cases: C-F1
     #[test]
     fn a_tail_gives_exactly_what_comes_after_its_position() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
@@ -191,6 +192,7 @@ mod tests {
         assert_eq!(drain(&mut tail).0, (601..=events.len() as u64).collect::<Vec<_>>(), "and goes on");
     }
 
+    // Cases: F5, C-F3 (partly)
     #[test]
     fn what_was_dropped_is_a_gap_and_the_rest_comes() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
@@ -211,6 +213,7 @@ mod tests {
         assert_eq!(drain(&mut Tail::earliest(log.reader())).1, []);
     }
 
+    // Cases: C5
     #[test]
     fn a_damaged_event_is_a_gap() {
         let memory = MemoryDisk::new();

@@ -55,6 +55,7 @@ fn a_title_names_its_host_once() {
     }
 }
 
+// Cases: R12
 #[test]
 fn parts_of_a_key_cannot_run_into_each_other() {
     let keys = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c")].map(|(name, instance)| {
@@ -65,6 +66,7 @@ fn parts_of_a_key_cannot_run_into_each_other() {
     assert_eq!(keys, ["prod/a%2Fb/c", "prod/a/b%2Fc", "prod/a%252Fb/c"]);
 }
 
+// Cases: R7 (partly)
 #[test]
 fn it_resolves_by_itself_a_minute_after_its_last_alert() {
     let mut desk = firing();
@@ -110,6 +112,7 @@ fn an_alert_that_has_no_room_in_the_record_still_keeps_it_open() {
     assert_eq!(desk.incident(1).auto_resolve_at, None);
 }
 
+// Cases: R7 (partly)
 #[test]
 fn within_the_window_it_reopens_and_later_another_opens() {
     for (again_at, event, number) in [(1_000, "incident.reopened", 1), (70 + 1_801, "incident.triggered", 2)]
@@ -128,6 +131,7 @@ fn within_the_window_it_reopens_and_later_another_opens() {
     }
 }
 
+// Cases: R14 (partly)
 #[test]
 fn an_acknowledgement_expires() {
     let mut desk = firing();
@@ -163,6 +167,7 @@ fn an_acknowledgement_hides_no_worsening_but_quiets_the_same() {
     );
 }
 
+// Cases: R15
 #[test]
 fn acts_on_a_resolved_incident_change_nothing() {
     let mut desk = firing();
@@ -174,6 +179,7 @@ fn acts_on_a_resolved_incident_change_nothing() {
     assert_eq!(desk.journal.last().unwrap().note, "it was the disk");
 }
 
+// Cases: R15, C-I2
 #[test]
 fn acts_that_cannot_be_meant_are_refused() {
     let mut desk = firing();

@@ -103,7 +103,7 @@ pub(super) fn facts(labels: Vec<pb::Label>) -> Labels {
 mod tests {
     use super::*;
 
-    // Cases: H11
+    // Cases: H11, C-X1 (partly)
     #[test]
     fn only_what_is_within_bounds_comes_in() {
         let series = |pairs: &[(&str, &str)]| {

@@ -19,6 +19,7 @@ fn end(seq: u64, run_id: u128, job_name: &str, started: i64, ended: i64, exit_co
     Command::JobEnded { run: run_end(run_id, job_name, started, ended, exit_code), place: place(seq) }
 }
 
+// Cases: P8, C-D2
 #[test]
 fn each_record_counts_once() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -89,6 +90,7 @@ fn failing_again_after_an_operator_resolved_is_news() {
     assert_eq!(desk.incident(1).status, IncidentStatus::Triggered);
 }
 
+// Cases: P3 (partly)
 #[test]
 fn every_bad_end_has_its_words() {
     let killed = |core_dumped| RunResult::Killed { signal: 9, core_dumped };
@@ -108,6 +110,7 @@ fn every_bad_end_has_its_words() {
     }
 }
 
+// Cases: H9
 #[test]
 fn a_record_without_sense_is_taken_and_noted() {
     let mut desk = Desk::with_hosts(1, Env::Prod);

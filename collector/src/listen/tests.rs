@@ -261,6 +261,7 @@ async fn no_session_is_resumed() {
     }
 }
 
+// Cases: N22
 #[tokio::test]
 async fn clients_check_whom_they_talk_to() {
     let (site, stranger) = (Site::new(), Site::new());
@@ -317,6 +318,7 @@ async fn a_chain_that_only_shows_the_pinned_authority_proves_nothing() {
     assert!(matches!(error, ConnectError::UnknownAuthority { .. }), "{error}");
 }
 
+// Cases: H5
 #[tokio::test]
 async fn silent_peers_are_dropped_before_and_after_the_handshake() {
     let site = Site::new();
@@ -355,6 +357,7 @@ async fn who_has_spoken_is_not_cut_off() {
     assert!(wait.is_err(), "a connection that has begun may be idle: {wait:?}");
 }
 
+// Cases: H6
 #[tokio::test]
 async fn an_address_has_its_share_until_it_proves_who_it_is() {
     let site = Site::new();
@@ -383,6 +386,7 @@ async fn an_address_has_its_share_until_it_proves_who_it_is() {
     }
 }
 
+// Cases: H6
 #[tokio::test]
 async fn agents_count_by_agent_and_all_count_in_total() {
     let site = Site::new();
@@ -440,6 +444,7 @@ async fn an_address_that_comes_too_often_is_turned_away() {
     assert_eq!(loaded(&incoming.counts().over_rate), 30 - let_in as u64);
 }
 
+// Cases: N19
 #[tokio::test]
 async fn handshakes_beyond_the_limit_wait_their_turn() {
     let site = Site::new();
@@ -596,6 +601,7 @@ async fn dropping_the_connections_closes_the_port() {
     tokio::time::timeout(PATIENCE, closed).await.expect("the port stays open");
 }
 
+// Cases: C10
 #[test]
 fn only_want_of_means_pauses_the_loop() {
     for (error, pauses) in [

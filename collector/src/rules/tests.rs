@@ -197,6 +197,7 @@ groups:
     assert_eq!(parse_file("windows.yml", windows).unwrap().groups[0].rules[0].line, 4);
 }
 
+// Cases: R17
 #[test]
 fn anchors_and_merge_keys_work_and_bombs_do_not() {
     let text = rules(

@@ -85,6 +85,7 @@ mod tests {
         std::fs::write(dir.join(name), text).unwrap();
     }
 
+    // Cases: R2 (partly)
     #[test]
     fn files_of_a_directory_are_in_force_and_all_mistakes_are_told() {
         let dir = tempfile::tempdir().unwrap();

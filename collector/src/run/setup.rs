@@ -230,6 +230,7 @@ mod tests {
     use crate::journal::ledger::{self, Fatal};
     use crate::state::Defaults;
 
+    // Cases: C17
     #[test]
     fn a_second_collector_on_a_directory_is_refused_by_its_name() {
         let dir = tempfile::tempdir().unwrap();

@@ -257,6 +257,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
+        // Cases: R4 (partly)
         #[test]
         fn any_column_comes_back_bit_for_bit(values in prop_oneof![
             proptest::collection::vec(cell(), 0..300),

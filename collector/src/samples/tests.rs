@@ -112,6 +112,7 @@ fn a_span_is_open_on_the_left_and_closed_on_the_right() {
     }
 }
 
+// Cases: R5
 #[test]
 fn late_and_repeated_rows_find_their_place_and_the_first_written_stays() {
     let (_dir, store) = new();
@@ -320,6 +321,7 @@ fn a_damaged_block_is_noticed_wherever_the_damage_is() {
     assert!(!dir.path().join("blocks/x.tmp").exists());
 }
 
+// Cases: C18
 #[test]
 fn a_block_of_a_newer_format_is_refused_and_left_alone() {
     let (dir, store) = new();
@@ -466,6 +468,7 @@ fn series_that_ended_are_forgotten_once_sealed() {
     assert_eq!(last.len(), 4, "three values and the end");
 }
 
+// Cases: C19
 #[test]
 fn a_failed_seal_loses_nothing_and_can_be_tried_again() {
     let (dir, store) = new();

@@ -33,6 +33,7 @@ fn a_token_lets_one_host_in() {
     assert_eq!(desk.state.certificates_of(agent(1)).map(|c| c.generation).collect::<Vec<_>>(), [1]);
 }
 
+// Cases: I5, C-X3
 #[test]
 fn tokens_are_refused_with_the_reason() {
     let used_by = |key: u128, n: u128, instance: &str| {
@@ -80,6 +81,7 @@ fn certificates_are_renewed_and_revoked() {
     assert!(refused(&mut desk, renew(51)).contains("no certificate to renew"));
 }
 
+// Cases: R9
 #[test]
 fn a_silent_host_raises_one_alert_and_keeps_the_others() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -133,6 +135,7 @@ fn a_certificate_is_renewed_a_little_after_its_end() {
     }
 }
 
+// Cases: T1
 #[test]
 fn silence_raises_its_alert_also_when_the_clock_stood_still_or_went_back() {
     let mut desk = Desk::with_hosts(1, Env::Prod);
@@ -151,6 +154,7 @@ fn a_host_never_heard_is_not_unreachable() {
     assert_eq!(desk.done(Command::HostSilent { agent: agent(1), since: at(0) }), [""; 0]);
 }
 
+// Cases: I2
 #[test]
 fn a_retired_hosts_name_is_free_again() {
     let mut desk = Desk::with_hosts(1, Env::Prod);

@@ -264,7 +264,7 @@ async fn whatever_happens_to_a_file_the_store_is_whole_again() {
     );
 }
 
-// Cases: C3, C6
+// Cases: C3, C6, C-I3
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_journal_is_set_aside_and_said() {
     let write = |tables: &dyn Tables, key: &[u8], value: Vec<u8>| {

@@ -12,7 +12,7 @@ use crate::RULES;
 /// What a clean stop may take, with what this machine may be late.
 const STOPPED: Duration = Duration::from_secs(12);
 
-// Cases: N1, N8, C-A8, C-D2, C-S4
+// Cases: N1, N8, C-A8, C-D2, C-S4, R8
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_one_alert_and_nothing_is_lost_or_resolved_by_silence() -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
@@ -53,7 +53,7 @@ async fn an_outage_is_one_alert_and_nothing_is_lost_or_resolved_by_silence() -> 
     Ok(())
 }
 
-// Cases: C14, N18
+// Cases: C14, N18 (partly)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_told_to_stop_under_load_says_goodbye_in_time() -> anyhow::Result<()> {
     let mut site = Site::start(RULES).await?;

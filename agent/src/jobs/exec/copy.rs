@@ -224,6 +224,7 @@ mod tests {
         drain.join().unwrap().unwrap();
     }
 
+    // Cases: P6
     #[test]
     fn a_reader_that_left_is_told_to_the_writer() {
         let Rig { mut writer, out, thread, ended, .. } = rig();

@@ -165,6 +165,7 @@ mod tests {
         assert_eq!(said.unwrap(), "outcome of job \"backup\" perhaps not stored within 50ms");
     }
 
+    // Cases: C-X5
     #[test]
     fn command_lines_read_as_typed_but_for_secrets() {
         for (argv, line) in [

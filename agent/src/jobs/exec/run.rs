@@ -167,6 +167,7 @@ fn die_by(signal: i32) -> ExitCode {
 mod tests {
     use super::*;
 
+    // Cases: P3 (partly)
     #[test]
     fn wait_statuses_become_outcomes() {
         for (raw, expected) in [

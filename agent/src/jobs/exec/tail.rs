@@ -57,6 +57,7 @@ mod tests {
         tail.show()
     }
 
+    // Cases: P5
     #[test]
     fn short_output_is_kept_whole() {
         for (pieces, text, total) in [
@@ -71,6 +72,7 @@ mod tests {
         }
     }
 
+    // Cases: P5
     #[test]
     fn a_flood_leaves_its_end() {
         let mut tail = Tail::default();
@@ -84,12 +86,14 @@ mod tests {
         assert!(shown.text.ends_with(&format!("0199999\n{}", "x".repeat(100))));
     }
 
+    // Cases: P5
     #[test]
     fn one_huge_piece_is_cut_before_it_is_copied() {
         let shown = shown(&[b"first", &[b'y'; 3 * KEPT_BYTES]]);
         assert_eq!((shown.text.len(), shown.truncated), (OutputTail::MAX, true));
     }
 
+    // Cases: C-X5
     #[test]
     fn a_secret_across_the_cut_does_not_leak_its_end() {
         let secret = format!("password={}", "S".repeat(2000));
@@ -98,6 +102,7 @@ mod tests {
         assert!(!shown.text.contains('S'));
     }
 
+    // Cases: P5
     #[test]
     fn bytes_that_grow_as_text_still_fit() {
         let shown = shown(&[&[0xff; 60_000]]);

@@ -57,6 +57,7 @@ mod tests {
 
     use super::*;
 
+    // Cases: P2 (partly)
     #[test]
     fn a_run_is_missed_when_its_process_is_gone_twice_without_an_end() {
         let (run, job) = (RunId(Uuid::from_u128(7)), JobName::parse("backup").unwrap());

@@ -90,6 +90,7 @@ async fn records_are_answered_by_what_they_are() {
     assert!(matches!(&records[1], JobRecord::Ended(e) if *e.user == *user && &*e.output_tail == "out"));
 }
 
+// Cases: C-A1
 #[tokio::test]
 async fn durable_is_said_only_after_the_sink() {
     let mut rig = rig(100, |_| {});
@@ -109,6 +110,7 @@ async fn durable_is_said_only_after_the_sink() {
     assert_eq!((counts.sink_failures, counts.stored_socket), (1, 1));
 }
 
+// Cases: S16 (partly)
 #[tokio::test]
 async fn a_flood_is_told_to_come_later() {
     let mut rig = rig(3, |_| {});
@@ -137,6 +139,7 @@ async fn one_user_cannot_hold_all_connections() {
     assert_eq!(rig.stop().await.over_quota, 1);
 }
 
+// Cases: P1
 #[tokio::test]
 async fn the_drop_box_is_emptied_once_stored() {
     let uid = own_uid();

@@ -523,6 +523,7 @@ fn nothing_found_is_said_in_words() {
 }
 
 /// Whatever a host, a job or a person wrote: no screen holds a control character but line breaks.
+// Cases: P5, R18
 #[test]
 fn no_screen_lets_an_escape_sequence_through() {
     let evil = "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\r\u{7f}";

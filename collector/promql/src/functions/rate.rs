@@ -114,6 +114,7 @@ mod tests {
         Samples { times, values, start: 0, end: end * 1000, now: end * 1000 }
     }
 
+    // Cases: R6 (partly)
     #[test]
     fn growth_is_extrapolated_to_the_ends_and_survives_resets() {
         for (values, end, expected, why) in [

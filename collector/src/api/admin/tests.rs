@@ -12,6 +12,7 @@ use crate::evaluate::plan::Plan;
 use crate::rules::{RuleSet, parse_file};
 use crate::state::testing::{agent, at};
 
+// Cases: C-X5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_shown_once_and_its_digest_never() {
     let collector = Collector::start().await;
@@ -77,6 +78,7 @@ async fn labels_are_merged_and_go_over_the_samples() {
     collector.stop().await;
 }
 
+// Cases: I8
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_is_revoked_and_retired() {
     let collector = Collector::start().await;
@@ -136,6 +138,7 @@ async fn principals_come_and_go() {
     collector.stop().await;
 }
 
+// Cases: R2 (partly), C-S5
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_are_listed_and_read_again() {
     let mut collector = Collector::start().await;

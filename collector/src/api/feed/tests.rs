@@ -82,6 +82,7 @@ async fn a_snapshot_and_then_what_happens() {
     collector.stop().await;
 }
 
+// Cases: C-F1
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_gives_exactly_the_events_after_it() {
     let collector = Collector::start().await;
@@ -118,7 +119,7 @@ async fn now_and_filters_leave_out_the_rest() {
     collector.stop().await;
 }
 
-// Cases: F6
+// Cases: F6, C16 (partly)
 #[tokio::test(flavor = "multi_thread")]
 async fn cursors_of_elsewhere_are_refused() {
     let collector = Collector::start().await;
@@ -145,6 +146,7 @@ async fn cursors_of_elsewhere_are_refused() {
     collector.stop().await;
 }
 
+// Cases: F5, C-F3 (partly)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_then_what_is_open_then_the_rest() {
     let collector = Collector::start().await;
@@ -166,6 +168,7 @@ async fn a_gap_is_told_then_what_is_open_then_the_rest() {
     collector.stop().await;
 }
 
+// Cases: F1, F2, C-F2
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_survives_a_restart() {
     let collector = Collector::start().await;
@@ -194,6 +197,7 @@ async fn an_acknowledgement_survives_a_restart() {
     collector.stop().await;
 }
 
+// Cases: F4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_has_one_owner_and_one_subscriber() {
     let collector = Collector::start().await;
@@ -219,6 +223,7 @@ async fn a_consumer_has_one_owner_and_one_subscriber() {
     collector.stop().await;
 }
 
+// Cases: R19 (partly), C-F5 (partly)
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_feed_beats_and_ends_with_its_credential() {
     let collector = Collector::start().await.impatient();
@@ -239,7 +244,7 @@ async fn an_idle_feed_beats_and_ends_with_its_credential() {
     collector.stop().await;
 }
 
-// Cases: F3
+// Cases: F3, C-F4 (partly)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_slows_only_itself() {
     let collector = Collector::start().await;

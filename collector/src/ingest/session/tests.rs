@@ -156,6 +156,7 @@ fn rows_of(table_id: u64, seqs: std::ops::RangeInclusive<u64>) -> Vec<pb::Row> {
     seqs.map(row).collect()
 }
 
+// Cases: N12
 #[tokio::test]
 async fn rows_are_acknowledged_and_welcome_remembers_them() {
     let bench = bench().await;
@@ -169,6 +170,7 @@ async fn rows_are_acknowledged_and_welcome_remembers_them() {
     assert_eq!(stream.next().await.unwrap_err().code(), Code::Aborted, "the newer session fences the older");
 }
 
+// Cases: C8, C-D1
 #[tokio::test]
 async fn what_is_not_durable_is_not_acknowledged() {
     let bench = bench().await;
@@ -180,6 +182,7 @@ async fn what_is_not_durable_is_not_acknowledged() {
     stream.next().await.expect_err("nothing but the end of the stream");
 }
 
+// Cases: H9
 #[tokio::test]
 async fn what_is_wrong_ends_the_session_with_its_reason() {
     let bench = bench().await;
@@ -208,6 +211,7 @@ async fn what_is_wrong_ends_the_session_with_its_reason() {
     assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument, "Hello comes first");
 }
 
+// Cases: N11
 #[tokio::test]
 async fn records_move_their_lanes_even_when_they_cannot_be_read() {
     let bench = bench().await;
@@ -225,6 +229,7 @@ async fn records_move_their_lanes_even_when_they_cannot_be_read() {
     assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(2), "so is what comes again");
 }
 
+// Cases: I8, C-X2
 #[tokio::test]
 async fn a_revocation_ends_an_open_stream() {
     let bench = bench().await;
@@ -250,7 +255,7 @@ async fn a_host_that_was_told_silent_is_heard_again_at_its_next_heartbeat() {
     assert_eq!(state().await.unwrap(), Some(HostState::Online));
 }
 
-// Cases: C7
+// Cases: C7, C-D5
 #[tokio::test]
 async fn without_room_rows_are_refused_explicitly_and_records_go_on() {
     let bench = bench().await;

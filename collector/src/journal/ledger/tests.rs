@@ -25,6 +25,7 @@ async fn enrol(ledger: &Ledger, n: u128) -> Result<Decided, Stopping> {
     ledger.submit(Command::Enrol(enrolment(n, &format!("web-{n}"))), Actor::System).await
 }
 
+// Cases: C1, R16, C-I1
 #[tokio::test]
 async fn a_torn_decision_leaves_nothing() {
     let disk = MemoryDisk::new();
@@ -79,6 +80,7 @@ async fn a_checkpoint_and_what_follows_fold_to_the_same_state() {
     assert_eq!(*from_checkpoint.state(), *opened(&disk, 1 << 20).state());
 }
 
+// Cases: C19
 #[tokio::test]
 async fn only_what_a_checkpoint_covers_is_dropped() {
     let disk = MemoryDisk::new();

@@ -181,6 +181,7 @@ fn wrong_templates_are_refused_when_they_are_read() {
     }
 }
 
+// Cases: R18
 #[test]
 fn hostile_templates_end_soon_and_small() {
     let deep = "{{ if true }}".repeat(40);

@@ -95,6 +95,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use uuid::Uuid;
 
+    // Cases: P1
     #[test]
     fn a_dropped_record_is_complete_private_and_alone() {
         let dir = tempfile::tempdir().unwrap();
@@ -110,6 +111,7 @@ mod tests {
         ));
     }
 
+    // Cases: C-A1
     #[test] // One row: what the agent answers before it hangs up; None answers nothing and keeps the connection.
     fn only_durable_is_stored() {
         let dir = tempfile::tempdir().unwrap();
