@@ -51,6 +51,8 @@ pub(crate) struct Standing {
     pub volatile: bool,
     /// Whose numbers these are.
     pub epoch: Option<Epoch>,
+    /// How often records went to another place: each time it is another life for the collector.
+    pub moves: u32,
 }
 
 /// Records of the outcomes or the state lane, to be sent.
@@ -125,6 +127,7 @@ pub(crate) struct Stopping;
 #[derive(Clone)]
 pub(crate) struct Keeper {
     epoch: Epoch,
+    moves: u32,
     requests: mpsc::Sender<Command>,
     standing: watch::Receiver<Standing>,
 }
@@ -161,11 +164,12 @@ fn start_at(
 ) -> std::io::Result<(Keeper, JoinHandle<()>)> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (standing, observed) = watch::channel(Standing::default());
-    let keeper = Keeper { epoch: spool.epoch(), requests, standing: observed };
+    let keeper = Keeper { epoch: spool.epoch(), moves: 0, requests, standing: observed };
     let mut keep = Keep {
         spool,
         place,
         parked,
+        moves: 0,
         boot_id: boot_id.into(),
         rows: RowWriter::new(boot_id),
         backlog: Backlog::default(),
@@ -208,8 +212,13 @@ impl Keeper {
 
     /// A handle to the records as they are kept now, for a new session.
     pub(crate) fn current(&self) -> Self {
-        let epoch = self.standing.borrow().epoch.unwrap_or(self.epoch);
-        Self { epoch, ..self.clone() }
+        let Standing { epoch, moves, .. } = *self.standing.borrow();
+        Self { epoch: epoch.unwrap_or(self.epoch), moves, ..self.clone() }
+    }
+
+    /// How often records had gone to another place when this handle was made.
+    pub(crate) fn moves(&self) -> u32 {
+        self.moves
     }
 
     /// What the spool holds, and news of it.
@@ -304,6 +313,7 @@ struct Keep {
     place: (PathBuf, spool::Config),
     /// While that fails.
     parked: Option<Parked>,
+    moves: u32,
     boot_id: String,
     rows: RowWriter,
     backlog: Backlog,
@@ -480,6 +490,7 @@ impl Keep {
             degraded: stats.degraded || self.parked.is_some(),
             volatile: stats.volatile,
             epoch: Some(self.spool.epoch()),
+            moves: self.moves,
         };
         self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
     }

@@ -109,6 +109,7 @@ impl Keep {
     /// Another spool from now on; the one before lets go of its directory.
     fn use_spool(&mut self, spool: Spool) {
         self.spool = spool;
+        self.moves = self.moves.wrapping_add(1);
         self.rows = RowWriter::new(&self.boot_id);
         (self.backlog, self.live) = (Backlog::default(), None);
         self.gaps.clear(); // The spool that has them hands them out again.

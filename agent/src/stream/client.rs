@@ -95,7 +95,8 @@ fn hello(keeper: &Keeper, greeting: &Greeting) -> pb::Hello {
         clock: Some(records::clock(Reading::now())),
         facts: labels_out(facts),
         interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
-        process: process.clone(),
+        // A spool that is back after it was gone is no copy of itself.
+        process: format!("{process}-{}", keeper.moves()),
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn rows_missing(d: &mut Decision<'_>, agent: Option<AgentId>, from: T
     let over = |at: Timestamp| at.plus(to.since(from));
     let waits = |alert: &&Alert| {
         let waiting = alert.condition == Condition::Pending || alert.recovering_since.is_some();
-        alert.agent == agent && alert.source == AlertSource::Rule && waiting && alert.last_true < before_next
+        alert.agent == agent && alert.source == AlertSource::Rule && waiting && alert.last_true <= from
     };
     for alert in d.state.active_alerts().filter(waits) {
         let kind = match alert.condition {
