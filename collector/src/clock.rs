@@ -9,12 +9,19 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
+use tocsin_shared::certificate::BACKDATED;
 use tocsin_shared::time::Timestamp;
 
 use steady::{Steady, can_be};
 
-/// How long a certificate is let in after its end: clocks differ, and a renewal may be on its way.
-pub const EXPIRY_TOLERANCE: Duration = Duration::from_secs(300);
+/// How long a certificate is let in after its end, at most: clocks differ, and a renewal may be on its way.
+const EXPIRY_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Until when a certificate is let in: a tenth of its life after its end, and five minutes at most.
+pub fn tolerated_until(not_before: Timestamp, not_after: Timestamp) -> Timestamp {
+    let life = not_after.since(not_before.plus(BACKDATED));
+    not_after.plus(EXPIRY_TOLERANCE.min(life / 10))
+}
 /// Off by more than this, people should know.
 const TROUBLE_MS: i64 = 10_000;
 

@@ -129,7 +129,7 @@ async fn a_copy_of_a_host_is_kept_apart_until_it_has_an_identity_of_its_own() ->
     let cloned = |alert: Option<&pb::Alert>| {
         alert.is_some_and(|alert| alert.labels.iter().any(|label| label.value == "IdentityCloned"))
     };
-    let alert = feed.wait_for("alert.triggered", SOON, |received| cloned(received.alert())).await?;
+    let alert = feed.wait_for("alert.triggered", AFTER_REFUSALS, |received| cloned(received.alert())).await?;
     let description = &alert.alert().unwrap().annotations[0].value;
     assert_eq!(description.matches("127.0.0.1:").count(), 2, "it names both: {description}");
     for host in [&host, &copy] {

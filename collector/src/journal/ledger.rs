@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
-use crate::clock::{self, EXPIRY_TOLERANCE};
+use crate::clock::{self, tolerated_until};
 use crate::contain::contained;
 use crate::room::Room;
 use crate::state::{Command, Defaults, Refusal, State, decide};
@@ -74,13 +74,16 @@ impl Registry {
             state.certificates().filter(|certificate| certificate.revoked_at.is_none()).collect();
         let mut agents: HashMap<AgentId, Timestamp> = HashMap::new();
         for certificate in &certificates {
-            let until = agents.entry(certificate.agent).or_insert(certificate.not_after);
-            *until = (*until).max(certificate.not_after);
+            let until = agents.entry(certificate.agent).or_insert(Timestamp::MIN);
+            *until = (*until).max(tolerated_until(certificate.not_before, certificate.not_after));
         }
         let principals = state.principals().filter(|principal| principal.revoked_at.is_none());
         Self {
             agents,
-            certificates: certificates.iter().map(|c| (c.serial.clone(), (c.agent, c.not_after))).collect(),
+            certificates: certificates
+                .iter()
+                .map(|c| (c.serial.clone(), (c.agent, tolerated_until(c.not_before, c.not_after))))
+                .collect(),
             principals: principals
                 .map(|p| (p.secret_sha256, (p.name.clone(), p.role, p.expires_at)))
                 .collect(),
@@ -89,14 +92,12 @@ impl Registry {
 
     /// Whether a certificate of an agent may come in at `now`, or a little after its end.
     pub fn admits(&self, serial: &str, agent: AgentId, now: Timestamp) -> bool {
-        self.certificates
-            .get(serial)
-            .is_some_and(|(owner, until)| *owner == agent && now < until.plus(EXPIRY_TOLERANCE))
+        self.certificates.get(serial).is_some_and(|(owner, until)| *owner == agent && now < *until)
     }
 
     /// Whether an agent may keep a stream that is open: a renewed certificate takes the place of the one it began with.
     pub fn keeps(&self, agent: AgentId, now: Timestamp) -> bool {
-        self.agents.get(&agent).is_some_and(|until| now < until.plus(EXPIRY_TOLERANCE))
+        self.agents.get(&agent).is_some_and(|until| now < *until)
     }
 
     /// The principal with this credential at `now`.

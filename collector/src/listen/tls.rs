@@ -19,7 +19,7 @@ use tocsin_shared::tls::{ALPN_H2, TlsError, certificates, provider, roots};
 use uuid::Uuid;
 
 use super::certificate::ServerCertificate;
-use crate::clock::{self, EXPIRY_TOLERANCE};
+use crate::clock;
 use crate::identity::peer::{PeerIdentity, parse_peer};
 
 /// The longest chain a client may show: its certificate, two in between, the authority.
@@ -102,7 +102,7 @@ fn moment(peer: &PeerIdentity, now: Timestamp, is_known: bool) -> UnixTime {
     let at = match () {
         () if !is_known => now.max(peer.not_before).min(last),
         () if now < peer.not_before && peer.not_before.since(now) <= BEGIN_TOLERANCE => peer.not_before,
-        () if now > last && now.since(peer.not_after) < EXPIRY_TOLERANCE => last,
+        () if now > last && now < clock::tolerated_until(peer.not_before, peer.not_after) => last,
         () => now,
     };
     let seconds = at.as_millis().div_euclid(1000);

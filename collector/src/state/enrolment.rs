@@ -13,7 +13,7 @@ use tocsin_shared::identity::AgentId;
 use super::command::{Enrolment, NewCertificate, Refusal};
 use super::decide::Decision;
 use super::recovery;
-use crate::clock::EXPIRY_TOLERANCE;
+use crate::clock::tolerated_until;
 
 /// How many hosts may be in service: ten times what one collector is made for.
 pub(crate) const HOSTS_MAX: usize = 10_000;
@@ -108,7 +108,8 @@ pub(super) fn renew(
 ) -> Result<(), Refusal> {
     let host = d.host_in_service(agent)?;
     recovery::check_not_cloned(d, host)?;
-    let usable = |c: &Certificate| c.revoked_at.is_none() && c.not_after.plus(EXPIRY_TOLERANCE) > d.now;
+    let usable =
+        |c: &Certificate| c.revoked_at.is_none() && tolerated_until(c.not_before, c.not_after) > d.now;
     if !d.state.certificates_of(agent).any(usable) {
         return Err(Refusal::denied(format!(
             "host {} has no certificate to renew: retire it, then enrol it again",
