@@ -54,6 +54,8 @@ pub(super) struct HostRules {
     /// All rows of the hole are here.
     pub(super) waits_to_be_filled: bool,
     pace: Pace,
+    /// How long no row came before this one, if others are missing there.
+    blind: Duration,
     cache: RefCell<SelectorCache>,
     rules: Vec<RuleProgress>,
 }
@@ -89,6 +91,7 @@ impl HostRules {
             hole: None,
             waits_to_be_filled: false,
             pace,
+            blind: Duration::ZERO,
             cache: RefCell::default(),
             rules: plan.rules.iter().map(progress).collect(),
         }
@@ -111,6 +114,7 @@ impl HostRules {
         let distance = row.at.since(self.last_at);
         let missing = !row.follows || self.pace.usual().is_some_and(|usual| distance > usual * MISSED_TICKS);
         self.pace.note(distance);
+        self.blind = if missing { distance } else { Duration::ZERO };
         let waits = missing && self.rules.iter().any(|progress| progress.active);
         let DurableRow { agent, at, samples_seq, .. } = *row;
         waits.then_some(Command::RowsMissing { agent: Some(agent), from: self.last_at, to: at, samples_seq })
@@ -135,6 +139,10 @@ impl HostRules {
         let numbered = plan.rules.iter().zip(&mut self.rules).enumerate();
         for (number, (planned, progress)) in numbered.filter(|(_, (planned, _))| planned.host_local) {
             if progress.ran_at.is_some_and(|ran_at| row.at.since(ran_at) < planned.gap) {
+                continue;
+            }
+            // This row alone is in its range: a rate over it is nothing, and nothing is no evidence that it is over.
+            if !planned.range.is_zero() && self.blind >= planned.range {
                 continue;
             }
             progress.ran_at = Some(row.at);

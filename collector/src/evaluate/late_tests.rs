@@ -167,6 +167,25 @@ fn time_without_rows_neither_counts_nor_starts_the_wait_again() {
 
 // Cases: C-S1
 #[test]
+fn the_first_row_after_an_outage_ends_no_rate() {
+    let mut play = Play::new("", 0..=13);
+    play.bench = Bench::new("  rules:\n  - {alert: A, expr: 'rate(x[30s]) > 0.02'}\n");
+    for (seconds, x, firing) in [
+        (0, 0.0, false),
+        (10, 1.0, true),
+        (20, 2.0, true),
+        (30, 3.0, true),
+        (100, 9.0, true),
+        (110, 9.0, false),
+    ] {
+        play.bench.row(1, seconds, [100.0 + x, 0.0]);
+        let fires = play.bench.alerts().iter().any(|(_, condition)| *condition == Condition::Firing);
+        assert_eq!(fires, firing, "at {seconds}");
+    }
+    assert_eq!(play.came().events, "TR");
+}
+
+#[test]
 fn a_hole_outlives_a_restart_and_what_it_says_is_said_once() {
     let rows = ticks("...[xxxxx]..");
     let mut play = Play::new(", for: 30s", 0..=10);

@@ -26,6 +26,8 @@ pub struct Planned {
     pub host_local: bool,
     /// The shortest time between two runs for one host.
     pub gap: Duration,
+    /// The longest range that it looks back over; zero without one.
+    pub range: Duration,
     /// For rules across hosts: the tick.
     pub interval: Duration,
     pub query_offset: Duration,
@@ -54,6 +56,7 @@ impl Plan {
                 spec: spec(&group.name, rule),
                 host_local: expr.is_host_local(),
                 gap,
+                range: expr.longest_range(),
                 interval: group.interval.unwrap_or(FLEET_INTERVAL).max(Duration::from_secs(1)),
                 query_offset: group.query_offset.unwrap_or_default(),
                 limit: group.limit,

@@ -90,7 +90,7 @@ impl Bench {
     }
 
     /// A row of host `n` comes in; the alerts after it.
-    fn row(&mut self, n: u128, seconds: i64, values: [f64; 2]) -> Vec<(String, Condition)> {
+    pub(super) fn row(&mut self, n: u128, seconds: i64, values: [f64; 2]) -> Vec<(String, Condition)> {
         let row = self.append(n, seconds, values);
         self.evaluator.row(row).unwrap();
         self.evaluator.fleet().unwrap();
