@@ -28,6 +28,14 @@ pub fn contained<F: Future>(future: F) -> Contained<F> {
     Contained(Box::pin(future))
 }
 
+/// Contains the panics of a call.
+pub fn called<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        Panicked
+    })
+}
+
 impl<F: Future> Future for Contained<F> {
     type Output = Result<F::Output, Panicked>;
 

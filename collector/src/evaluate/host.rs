@@ -13,6 +13,7 @@ use tocsin_shared::time::Timestamp;
 use super::plan::{Plan, Planned};
 use super::statistics::Statistics;
 use crate::alert::{Breach, ELEMENTS_MAX, Evaluation};
+use crate::contain::called;
 use crate::journal::rows::{Derived, DurableRow};
 use crate::rules::RuleKind;
 use crate::samples::{HostView, SelectorCache, Store};
@@ -257,12 +258,13 @@ pub(super) fn show(
 /// Runs a rule's expression at an instant.
 pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Result<Vec<Element>, String> {
     let at = at.minus(planned.query_offset);
-    let elements =
-        match instant(&planned.expr, source, at, &Limits::default()).map_err(|error| error.to_string())? {
-            Value::Vector(elements) => elements,
-            Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
-            Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
-        };
+    // One rule that meets a fault of ours must not blind the others.
+    let value = called(|| instant(&planned.expr, source, at, &Limits::default()));
+    let elements = match value.map_err(|panicked| panicked.to_string())?.map_err(|error| error.to_string())? {
+        Value::Vector(elements) => elements,
+        Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
+        Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
+    };
     match planned.limit.filter(|limit| *limit > 0 && elements.len() > *limit) {
         Some(limit) => Err(format!("{} elements, the group's limit is {limit}", elements.len())),
         None => Ok(elements),

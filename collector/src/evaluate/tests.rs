@@ -199,6 +199,29 @@ fn a_rule_that_fails_moves_nothing_and_says_why() {
     assert_eq!(bench.row(1, 20, [0.0, 0.0]), alert("A", Resolved));
 }
 
+/// Samples that cannot be read without a panic.
+struct Broken;
+
+impl tocsin_promql::Source for Broken {
+    fn select(
+        &self,
+        _: &tocsin_promql::Selector,
+        _: Timestamp,
+        _: Timestamp,
+        _: &mut dyn FnMut(&Labels, &[i64], &[f64]),
+    ) {
+        panic!("a fault of ours");
+    }
+}
+
+// Cases: C11
+#[test]
+fn a_panic_is_an_error_of_its_rule() {
+    let plan = plan(1, "  rules:\n  - {alert: A, expr: 'rate(x[1m]) > 1'}\n");
+    let said = host::run(&plan.rules[0], &Broken, at(0)).unwrap_err();
+    assert_eq!(said, "it panicked; the log has the place");
+}
+
 // Cases: R8, C-S1
 #[test]
 fn a_silent_host_holds_an_alert_across_hosts_also_over_a_restart() {

@@ -26,6 +26,9 @@ const WRITTEN_PER_IDLE: f64 = 8_192.0;
 /// DATA below this that ends no stream counts as idle: the smallest message that an agent repeats is a heartbeat.
 const TINY: usize = 64;
 
+/// Calls that may owe their message at once: ten times what a connection may have open.
+const UNSAID_MAX: u32 = 1_000;
+
 /// Which budget a peer has used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
@@ -52,6 +55,8 @@ pub struct Frames {
     idle: Allowance,
     calls: Allowance,
     updates: Allowance,
+    /// Calls whose message has not come: one small frame each is that, and no idleness.
+    unsaid: u32,
 }
 
 impl Frames {
@@ -68,6 +73,7 @@ impl Frames {
             idle: Allowance::new(IDLE, now),
             calls: Allowance::new(CALLS, now),
             updates: Allowance::new(UPDATES, now),
+            unsaid: 0,
         }
     }
 
@@ -123,7 +129,14 @@ impl Frames {
         match kind {
             // Padding is given back to the window at once, so that padded nothing would be free.
             0 if (TINY <= self.payload || has(END_STREAM)) && !has(PADDED) => Ok(()),
-            1 => self.calls.take(1.0, now).map_err(|_| Excess::Calls),
+            0 if 0 < self.payload && 0 < self.unsaid && !has(PADDED) => {
+                self.unsaid -= 1;
+                Ok(())
+            }
+            1 => {
+                self.unsaid = (self.unsaid + 1).min(UNSAID_MAX);
+                self.calls.take(1.0, now).map_err(|_| Excess::Calls)
+            }
             8 => self.updates.take(1.0, now).map_err(|_| Excess::Updates),
             _ => self.idle.take(1.0, now).map_err(|_| Excess::Idle),
         }
@@ -167,6 +180,14 @@ mod tests {
             ("calls", frame(1, 5, 30), 5_000, 0, Some(Excess::Calls)),
             ("window updates", frame(8, 0, 4), 5_000, 0, Some(Excess::Updates)),
             ("a dashboard", frame(1, 5, 30), 100, 200, None),
+            ("small questions", [frame(1, 4, 30), frame(0, 0, 43), frame(0, 1, 0)].concat(), 400, 200, None),
+            (
+                "bits of questions",
+                [frame(1, 4, 30), frame(0, 0, 1).repeat(9)].concat(),
+                100,
+                0,
+                Some(Excess::Idle),
+            ),
             ("cancelled calls", frame(3, 0, 4), 20, 0, None),
             ("rows", frame(0, 0, 1_200), 2_000, 0, None),
             ("heartbeats each second", frame(0, 0, 30), 1, 0, None),
