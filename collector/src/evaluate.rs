@@ -225,8 +225,8 @@ impl Evaluator {
         }
         let Some(filling) = &mut self.filling else { return Ok(()) };
         match filling.step(&plan, &self.parts, to, count) {
-            Ok(None) => Ok(()),
-            Ok(Some(())) => {
+            Ok(false) => Ok(()),
+            Ok(true) => {
                 let filling = self.filling.take();
                 let filled = filling.map(|filling| filling.finish(&plan, to, self.samples_seq));
                 self.filled(agent, filled)

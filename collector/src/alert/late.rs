@@ -28,10 +28,6 @@ pub(crate) fn rows_missing(d: &mut Decision<'_>, agent: Option<AgentId>, from: T
         alert.agent == agent && alert.source == AlertSource::Rule && waiting && alert.last_true <= from
     };
     for alert in d.state.active_alerts().filter(waits) {
-        let kind = match alert.condition {
-            Condition::Pending => EventKind::AlertPending,
-            _ => EventKind::AlertUpdated,
-        };
         let pending = alert.condition == Condition::Pending;
         let moved = Alert {
             active_since: if pending {
@@ -43,8 +39,13 @@ pub(crate) fn rows_missing(d: &mut Decision<'_>, agent: Option<AgentId>, from: T
             last_true: before_next,
             ..alert.clone()
         };
-        d.by_system(kind, to, None, Subject::Alert(moved));
+        d.by_system(unannounced(&moved), to, None, Subject::Alert(moved));
     }
+}
+
+/// What writes an active alert down without telling anyone.
+fn unannounced(alert: &Alert) -> EventKind {
+    if alert.condition == Condition::Pending { EventKind::AlertPending } else { EventKind::AlertUpdated }
 }
 
 /// Keeps the host's alerts as they are before the missing rows; a hole that is open only grows.
@@ -112,10 +113,8 @@ fn record(d: &mut Decision<'_>, late: &Alert) {
     else {
         return;
     };
-    let pending = live.condition == Condition::Pending;
-    let kind = if pending { EventKind::AlertPending } else { EventKind::AlertUpdated };
     let live = Alert { key_seq: key_seq + 1, ..live };
-    d.by_system(kind, live.last_true, Some(cause), Subject::Alert(live));
+    d.by_system(unannounced(&live), live.last_true, Some(cause), Subject::Alert(live));
 }
 
 /// What holds on the copy at its end holds since then, also for people.

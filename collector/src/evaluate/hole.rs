@@ -59,18 +59,18 @@ impl Filling {
         }
     }
 
-    /// Runs over the next rows, at most `count` and up to `to`. `None` when there may be more; else it is through.
+    /// Runs over the next rows, at most `count` and up to `to`; whether it is through.
     pub(super) fn step(
         &mut self,
         plan: &Plan,
         parts: &Parts,
         to: Timestamp,
         count: usize,
-    ) -> Result<Option<()>, SelectError> {
+    ) -> Result<bool, SelectError> {
         for _ in 0..count {
             while self.next.is_empty() {
                 if self.listed_to >= to {
-                    return Ok(Some(()));
+                    return Ok(true);
                 }
                 let until = self.listed_to.plus(LISTED).min(to);
                 self.next = parts.store.row_times(self.agent, self.listed_to, until)?.into();
@@ -82,7 +82,7 @@ impl Filling {
                 super::keep(parts, derived);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn row(&mut self, plan: &Plan, parts: &Parts, at: Timestamp) -> Vec<Derived> {

@@ -1,5 +1,5 @@
-//! The way of samples from the journal into blocks, and what keeps a start short: how far rows are evaluated is noted every few seconds, and what is in memory is written
-//! to a head file every few minutes, or sooner when many rows came.
+//! The way of samples from the journal into blocks, and what keeps a start short: how far rows are evaluated is noted
+//! every few seconds, and what is in memory is written to a head file every few minutes, or sooner when many rows came.
 //!
 //! Both are shortcuts over the journals. A note is written once everything the rows said is durable; a head file
 //! counts once all of its rows are evaluated. A failure costs the next start time, and is tried again. Housekeeping
