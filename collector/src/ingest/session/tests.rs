@@ -490,6 +490,7 @@ async fn a_hello_that_lay_about_is_outdone_by_a_heartbeat_in_time() {
     rows[0].data = data.into();
     stream.send(Up::Rows(pb::Rows { rows })).await;
     stream.acknowledged(Lane::Samples).await;
-    let at = bench.durable.try_recv().unwrap().at;
+    // The writer acknowledges a row before it hands it to evaluation.
+    let at = bench.durable.recv_timeout(Duration::from_secs(20)).unwrap().at;
     assert_eq!(at.as_millis(), right.wall_ms, "five seconds on the way are no five seconds ahead");
 }
