@@ -220,5 +220,6 @@ pub(crate) fn journal_stream() -> pb::JournalStream {
         epoch: (16..32).collect(),
         table_id: 7,
         series: vec![pb::JournalSeries { labels: vec![label("__name__", "node_load1")] }],
+        packed: vec![0x28, 0xb5],
     }
 }

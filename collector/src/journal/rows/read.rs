@@ -15,13 +15,14 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 use super::followed::Followed;
+use super::table::Tables;
 use super::{Derived, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM};
 use crate::samples::Store;
 
 /// Reads journal entries back; it follows exactly the chains that the writer followed.
 pub(super) struct Decoder {
     streams: HashMap<u64, ReadStream>,
-    store: Arc<Store>,
+    tables: Tables,
 }
 
 struct ReadStream {
@@ -49,7 +50,7 @@ pub(super) enum Kept {
 impl Decoder {
     /// A decoder of rows for this store.
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { streams: HashMap::new(), store }
+        Self { streams: HashMap::new(), tables: Tables::new(store) }
     }
 
     /// A segment decodes alone: nothing of the one before is needed, and nothing of it may leak into this one.
@@ -72,10 +73,12 @@ impl Decoder {
     }
 
     fn stream(&mut self, payload: &[u8]) -> Result<(), String> {
-        let pb::JournalStream { stream, agent, epoch, table_id: _, series } =
+        let pb::JournalStream { stream, agent, epoch, table_id: _, series, packed } =
             pb::JournalStream::decode(payload).map_err(|error| error.to_string())?;
-        let table: Vec<Labels> = series.into_iter().map(|series| labels_in(series.labels)).collect();
-        let table = self.store.share_texts(&table);
+        let table = match packed.is_empty() {
+            true => self.tables.shared(series),
+            false => self.tables.unpack(packed)?,
+        };
         let (agent, epoch) = (AgentId(uuid(&agent)?), Epoch(uuid(&epoch)?));
         self.streams.insert(stream, ReadStream { agent, epoch, table, chains: Followed::default() });
         Ok(())

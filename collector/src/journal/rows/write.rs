@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
 use super::head::Head;
+use super::table;
 use super::{
     Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Standing,
     Table, TakenRow, Tip,
@@ -67,7 +68,7 @@ pub(super) struct Writer {
     next_stream: u64,
     through: u64,
     room: Arc<Room>,
-    /// Bytes of rows since the last head file was begun.
+    /// Bytes since the last head file was begun.
     pub(super) tail: Arc<AtomicU64>,
     /// The last row that rules run over.
     pub(super) newest_row: u64,
@@ -204,12 +205,16 @@ impl Writer {
         let key = (agent, epoch, row.table.id);
         let known = self.streams.get(&key).is_some_and(|stream| same(&stream.series, &row.table.series));
         // Both frames go into one segment, so their room is looked for at once.
-        let stream = (!known).then(|| stream_of(agent, epoch, &row.table).encode_to_vec());
-        let bytes = stream.as_ref().map_or(0, Vec::len)
+        let opening = || stream_of(agent, epoch, &row.table);
+        let mut unopened = (!known).then(opening);
+        let bytes = unopened.as_ref().map_or(0, Message::encoded_len)
             + (row.values.len() * VALUE_BYTES_MAX).max(row.data.len())
             + ROW_BYTES;
-        if self.begin_segment_for(bytes)? || stream.is_some() {
-            self.open_stream(key, &row.table)?;
+        if self.begin_segment_for(bytes)? {
+            unopened = unopened.or_else(|| Some(opening()));
+        }
+        if let Some(stream) = unopened {
+            self.open_stream(key, stream, &row.table.series)?;
         }
         let stream = self.streams.get_mut(&key).expect("it was opened above or before in this segment");
         let data = match stream.chains.take(row.chain, row.index) {
@@ -233,14 +238,20 @@ impl Writer {
         Ok(seq)
     }
 
-    fn open_stream(&mut self, key: (AgentId, Epoch, u64), table: &Table) -> Result<(), LogError> {
+    fn open_stream(
+        &mut self,
+        key: (AgentId, Epoch, u64),
+        stream: pb::JournalStream,
+        series: &Arc<[Labels]>,
+    ) -> Result<(), LogError> {
         self.note_segment_start();
         self.next_stream += 1;
-        let mut stream = stream_of(key.0, key.1, table);
-        stream.stream = self.next_stream;
-        self.log.append_unnumbered(KIND_STREAM, &stream.encode_to_vec())?;
-        let series = table.series.clone();
-        self.streams.insert(key, Stream { number: self.next_stream, series, chains: Followed::default() });
+        let number = self.next_stream;
+        let payload = pb::JournalStream { stream: number, ..stream }.encode_to_vec();
+        self.tail.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        self.log.append_unnumbered(KIND_STREAM, &payload)?;
+        let (series, chains) = (Arc::clone(series), Followed::default());
+        self.streams.insert(key, Stream { number, series, chains });
         Ok(())
     }
 
@@ -377,13 +388,13 @@ fn whole(row: &TakenRow) -> Vec<u8> {
 
 /// What a table costs in the journal is written once a segment; the stream's number is set by the writer.
 fn stream_of(agent: AgentId, epoch: Epoch, table: &Table) -> pb::JournalStream {
-    let series = table.series.iter().map(|labels| pb::JournalSeries { labels: labels_out(labels) });
     pb::JournalStream {
         stream: u64::MAX, // As long as a number gets.
         agent: agent.0.as_bytes().to_vec(),
         epoch: epoch.0.as_bytes().to_vec(),
         table_id: table.id,
-        series: series.collect(),
+        series: Vec::new(),
+        packed: table::pack(&table.series),
     }
 }
 

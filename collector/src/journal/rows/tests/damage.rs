@@ -5,7 +5,7 @@ use super::*;
 // Cases: S3, S4, S5, S6
 #[tokio::test]
 async fn any_flipped_bit_any_length_and_any_missing_file_costs_rows_and_never_makes_one_up() {
-    let mut bench = Bench::new(750);
+    let mut bench = Bench::new(500);
     let started = bench.start();
     for seq in 1..=9 {
         let row = bench.row(seq, 1, seq as i64);

@@ -6,7 +6,7 @@ use tocsin_shared::disk::{RecordingDisk, Step};
 
 use super::*;
 
-const SEGMENT_BYTES: u64 = 900;
+const SEGMENT_BYTES: u64 = 600;
 
 /// What was acknowledged, after at most so many steps of the disk.
 type Said = Arc<Mutex<Vec<(usize, Ranges)>>>;
@@ -74,6 +74,7 @@ impl Run {
         if let Some(last) = segments.len().checked_sub(2) {
             let before = segments[last].0;
             self.dropped = Some((self.disk.position(), before));
+            self.bench.sealed.samples_from = before;
             rows.drop_before(before).await?;
         }
         self.settled(&rows).await?;
