@@ -16,6 +16,7 @@ use tocsin_proto::pb;
 use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_shared::chain::{CHAIN_ROWS_MAX, Chain};
 use tocsin_shared::time::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, CredentialFile};
@@ -26,7 +27,7 @@ use crate::virtual_agent::{Session, VirtualAgent, table};
 
 pub use report::Report;
 
-/// Agents that enrol at the same time: more would only measure handshakes queueing.
+/// Agents that enrol, or open their streams, at the same time: more would only measure handshakes queueing.
 const ENROLLING: usize = 16;
 /// Rows that an agent has in flight at most.
 const IN_FLIGHT: u64 = 8;
@@ -59,6 +60,7 @@ pub async fn run(recording: Arc<Recording>, options: Options) -> anyhow::Result<
     let (before, begun) = (usage(options.collector_pid)?, Instant::now());
     let (traffic, acknowledged) = (Arc::new(Traffic::default()), Arc::new(AtomicU64::new(0)));
     let start = start(&options);
+    let opening = Arc::new(Semaphore::new(ENROLLING));
     let mut running = JoinSet::new();
     for (number, agent) in agents.into_iter().enumerate() {
         let stream = Stream {
@@ -68,6 +70,7 @@ pub async fn run(recording: Arc<Recording>, options: Options) -> anyhow::Result<
             options: options.clone(),
             traffic: Arc::clone(&traffic),
             acknowledged: Arc::clone(&acknowledged),
+            opening: Arc::clone(&opening),
             start,
         };
         running.spawn(stream.run());
@@ -127,6 +130,7 @@ struct Stream {
     options: Options,
     traffic: Arc<Traffic>,
     acknowledged: Arc<AtomicU64>,
+    opening: Arc<Semaphore>,
     start: Timestamp,
 }
 
@@ -135,7 +139,9 @@ impl Stream {
         let interval_ms = u32::try_from(self.options.interval.as_millis()).unwrap_or(u32::MAX);
         let opened = Instant::now();
         let clock = || self.clock(opened.elapsed());
+        let turn = self.opening.acquire().await?;
         let mut session = self.agent.session(clock(), interval_ms, Arc::clone(&self.traffic)).await?;
+        drop(turn);
         session.say(Up::Table(table(1, &self.recording.series, &self.agent.boot_id))).await?;
         let mut rows = Rows::new(&self);
         let mut heartbeat =

@@ -16,8 +16,10 @@ const HEADER: usize = 9;
 /// SETTINGS, PING, RST_STREAM, PRIORITY, CONTINUATION, what is unknown, and DATA with next to nothing in it. Clients
 /// send some at the start, one for each cancelled call, and one ping a few seconds.
 const IDLE: Rate = Rate { burst: 300.0, per_second: 30.0 };
-/// New streams: a dashboard of a hundred panels opens, again and again.
+/// New streams beside those that are answered: what is opened only to be reset, or all at once.
 const CALLS: Rate = Rate { burst: 2_000.0, per_second: 500.0 };
+/// The least answer to a call, with its headers and trailers; a reset takes a third of it.
+const WRITTEN_PER_CALL: f64 = 40.0;
 /// WINDOW_UPDATE comes as answers are read, so answers earn more of it.
 const UPDATES: Rate = Rate { burst: 1_000.0, per_second: 100.0 };
 const WRITTEN_PER_UPDATE: f64 = 512.0;
@@ -87,6 +89,7 @@ impl Frames {
         let bytes = bytes as f64;
         self.updates.earn(bytes / WRITTEN_PER_UPDATE);
         self.idle.earn(bytes / WRITTEN_PER_IDLE);
+        self.calls.earn(bytes / WRITTEN_PER_CALL);
     }
 
     /// Bytes came in, after the opening.
@@ -178,6 +181,8 @@ mod tests {
             ("continuations", frame(9, 0, 1), 1_000, 0, Some(Excess::Idle)),
             ("unknown frames", frame(77, 0, 1), 1_000, 0, Some(Excess::Idle)),
             ("calls", frame(1, 5, 30), 5_000, 0, Some(Excess::Calls)),
+            ("calls that are reset", frame(1, 5, 30), 5_000, 13, Some(Excess::Calls)),
+            ("questions as fast as answers", frame(1, 5, 30), 5_000, 44, None),
             ("window updates", frame(8, 0, 4), 5_000, 0, Some(Excess::Updates)),
             ("a dashboard", frame(1, 5, 30), 100, 200, None),
             ("small questions", [frame(1, 4, 30), frame(0, 0, 43), frame(0, 1, 0)].concat(), 400, 200, None),

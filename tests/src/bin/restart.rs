@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use tocsin_proto::pb;
 use tocsin_shared::labels::Labels;
@@ -78,14 +78,17 @@ async fn main() -> anyhow::Result<()> {
         prefix: "restart-".into(),
     };
     let begun = Instant::now();
-    let fleet = tokio::spawn(swarm::run(recording, options));
+    let mut fleet = tokio::spawn(swarm::run(recording, options));
     let (hosts, alerts) = (arguments.hosts as u64, (arguments.hosts * arguments.alerts) as u64);
     let rows = hosts * arguments.backlog;
-    wait_until("the fleet's past", BUILT, async || {
+    let built = wait_until("the fleet's past", BUILT, async || {
         let status = status(&site).await.ok()?;
         (status.rows >= rows && u64::from(status.alerts_firing) >= alerts).then_some(())
-    })
-    .await?;
+    });
+    tokio::select! {
+        built = built => built?,
+        ended = &mut fleet => bail!("the fleet ended: {ended:?}"),
+    }
     println!("built in {:.0} s; load {}", begun.elapsed().as_secs_f64(), load());
     tokio::time::sleep(Duration::from_secs(arguments.live)).await;
     let before = status(&site).await?;
