@@ -51,6 +51,8 @@ pub struct Config {
     pub samples_bytes_min: u64,
     pub keep_events: Duration,
     pub room: room::Config,
+    /// Memory, where that is less than what the control group and the machine allow.
+    pub memory_max: Option<u64>,
     /// What connections may take, on both listeners.
     pub limits: Limits,
     /// `error`, `warn`, `info`, `debug` or a tracing filter.
@@ -79,6 +81,7 @@ impl Default for Config {
             samples_bytes_min: 1 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
             room: room::Config::default(),
+            memory_max: None,
             limits: Limits { exempt_loopback: true, ..Limits::default() },
             log: "info".to_owned(),
         }

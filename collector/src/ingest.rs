@@ -4,6 +4,7 @@
 //! writer makes it durable and says so; only then it is acknowledged. A session that falls behind waits, and with it
 //! its agent: nothing is dropped. A newer session of an agent ends the older one.
 
+mod backlog;
 pub mod clock;
 mod delay;
 #[doc(hidden)]

@@ -6,6 +6,7 @@ pub mod contain;
 pub mod config;
 pub mod identity;
 pub mod listen;
+pub mod memory;
 pub mod room;
 pub mod ingest;
 pub mod journal;

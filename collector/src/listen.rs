@@ -7,10 +7,12 @@
 
 pub mod certificate;
 pub mod connection;
+pub mod descriptors;
 pub mod frames;
 pub mod limits;
 pub mod metered;
 pub mod tls;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,13 +22,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustls::server::Acceptor;
 use rustls::{CertificateError, ServerConfig};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::tls::ALPN_H2;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use uuid::Uuid;
@@ -36,22 +39,29 @@ use crate::rate::{Allowances, Rate};
 use connection::{Connection, Patience, Peer};
 use limits::{Origin, Share, Shares};
 use metered::Metered;
+use turns::{Arrival, Turns};
 
 /// Connections that are ready but not yet taken by the server, which takes them at once.
 const READY_QUEUE: usize = 16;
-/// Descriptors that are not for connections: journals, blocks, the store, the local listener.
-const FILES: usize = 64;
-/// Connections of a listener even where there are hardly any descriptors.
-const CONNECTIONS_MIN: usize = 8;
 /// The pause after an accept that failed for want of descriptors or memory: long enough for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Agents' connections: a fleet of ten thousand, and those of it that come back before their old ones are noticed gone.
+pub const AGENTS_CONNECTIONS: usize = 12_000;
+/// Connections of dashboards, paging tools, the command line, and hosts that enrol.
+pub const FRONT_CONNECTIONS: usize = 2_000;
 
 /// How many of what at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Handshakes at the same time; more wait in the kernel's queue.
+    /// Connections that have not begun their handshake: they wait for their first words or for their turn. More are
+    /// turned away.
+    pub arrivals: usize,
+    /// Handshakes that were begun and are not over.
     pub handshakes: usize,
-    /// The time for one handshake.
+    /// How long a handshake waits for its turn. Who is let in then still has most of an agent's patience of 30 s.
+    pub turn: Duration,
+    /// The time for a peer's first words, and, when its turn has come, for the rest of its handshake.
     pub handshake: Duration,
     /// The time for the first words after it.
     pub opening: Duration,
@@ -73,24 +83,12 @@ pub struct Limits {
     pub exempt_loopback: bool,
 }
 
-impl Limits {
-    /// As many connections as half of the process's descriptors allow beside its files: there are two listeners.
-    pub fn within_descriptors(self) -> Self {
-        let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-            .unwrap_or((u64::MAX, u64::MAX));
-        self.within(soft)
-    }
-
-    fn within(self, descriptors: u64) -> Self {
-        let for_connections = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(FILES) / 2;
-        Self { connections: self.connections.min(for_connections.max(CONNECTIONS_MIN)), ..self }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            arrivals: 2_048,
             handshakes: 256,
+            turn: Duration::from_secs(5),
             handshake: Duration::from_secs(5),
             opening: Duration::from_secs(5),
             request: Duration::from_secs(10),
@@ -99,7 +97,7 @@ impl Default for Limits {
             per_address_per_second: 20,
             per_address: 64,
             per_agent: 8,
-            connections: 10_000,
+            connections: AGENTS_CONNECTIONS,
             exempt_loopback: false,
         }
     }
@@ -143,6 +141,8 @@ pub struct Counts {
     pub over_agent: AtomicU64,
     pub handshake_failed: AtomicU64,
     pub handshake_late: AtomicU64,
+    /// Turned away before any work, because too many came at once.
+    pub over_handshakes: AtomicU64,
     pub not_admitted: AtomicU64,
     pub accept_failed: AtomicU64,
     /// Cut off because the peer was too slow.
@@ -153,7 +153,7 @@ pub struct Counts {
 
 impl Counts {
     /// Every count with its name.
-    pub fn all(&self) -> [(&'static str, u64); 11] {
+    pub fn all(&self) -> [(&'static str, u64); 12] {
         [
             ("accepted", &self.accepted),
             ("over_connections", &self.over_connections),
@@ -162,6 +162,7 @@ impl Counts {
             ("over_agent", &self.over_agent),
             ("handshake_failed", &self.handshake_failed),
             ("handshake_late", &self.handshake_late),
+            ("over_handshakes", &self.over_handshakes),
             ("not_admitted", &self.not_admitted),
             ("accept_failed", &self.accept_failed),
             ("cut_slow", &self.cut_slow),
@@ -216,13 +217,14 @@ impl Listener {
         let counts = Arc::new(Counts::default());
         let (ready, connections) = mpsc::channel(READY_QUEUE);
         let door = Arc::new(Door {
-            tls: TlsAcceptor::from(tls),
+            tls,
             clients,
             limits,
             per_address: Shares::new(limits.per_address),
             per_agent: Shares::new(limits.per_agent),
             rates: Mutex::new(Allowances::new(rate(limits.per_address_per_second))),
             total: Arc::new(Semaphore::new(limits.connections)),
+            turns: Turns::new(&limits),
             counts: Arc::clone(&counts),
             ready,
         });
@@ -256,13 +258,14 @@ impl Stream for Incoming {
 
 /// What every handshake needs.
 struct Door {
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     clients: Clients,
     limits: Limits,
     per_address: Arc<Shares<Origin>>,
     per_agent: Arc<Shares<AgentId>>,
     rates: Mutex<Allowances<Origin>>,
     total: Arc<Semaphore>,
+    turns: Turns,
     counts: Arc<Counts>,
     ready: mpsc::Sender<Connection>,
 }
@@ -273,18 +276,14 @@ async fn run(socket: TcpListener, door: Arc<Door>) {
     let mut spare = Spare::take();
     loop {
         while handshakes.try_join_next().is_some() {}
-        if handshakes.len() >= door.limits.handshakes {
-            handshakes.join_next().await;
-            continue;
-        }
         let accepted = tokio::select! {
             () = door.ready.closed() => return,
             accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                if let Some(slots) = door.take_slots(address) {
-                    handshakes.spawn(enter(Arc::clone(&door), stream, address, slots));
+                if let Some((slots, arrival)) = door.take_slots(address) {
+                    handshakes.spawn(enter(Arc::clone(&door), stream, address, slots, arrival));
                 }
             }
             Err(error) => {
@@ -343,6 +342,8 @@ enum Refused {
     Handshake(#[source] io::Error),
     #[error("the handshake took too long")]
     Late,
+    #[error("too many handshakes wait for their turn")]
+    NoTurn,
     #[error("it does not speak HTTP/2")]
     Protocol,
     #[error("it showed no certificate")]
@@ -354,10 +355,10 @@ enum Refused {
 }
 
 /// One connection from TCP to the server's queue; dropping it on the way closes it.
-async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: Slots) {
+async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: Slots, arrival: Arrival) {
     // A socket that refuses the option still works.
     stream.set_nodelay(true).ok();
-    match door.handshake(stream, address, slots).await {
+    match door.handshake(stream, address, slots, arrival).await {
         Ok(connection) => {
             count(&door.counts.accepted);
             // The server has stopped: the connection ends with it.
@@ -366,6 +367,7 @@ async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: S
         Err(refused) => {
             count(match refused {
                 Refused::Late => &door.counts.handshake_late,
+                Refused::NoTurn => &door.counts.over_handshakes,
                 Refused::Handshake(ref error) if is_revoked(error) => &door.counts.not_admitted,
                 Refused::OverAgent => &door.counts.over_agent,
                 _ => &door.counts.handshake_failed,
@@ -379,14 +381,14 @@ async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: S
 
 impl Door {
     /// Room for one more connection of this address, or `None` and the connection is dropped before any TLS work.
-    fn take_slots(&self, address: SocketAddr) -> Option<Slots> {
+    fn take_slots(&self, address: SocketAddr) -> Option<(Slots, Arrival)> {
         let Ok(total) = Arc::clone(&self.total).try_acquire_owned() else {
             count(&self.counts.over_connections);
             return None;
         };
         let origin = limits::origin(address.ip());
         if self.limits.exempt_loopback && origin.is_loopback() {
-            return Some(Slots { total, address: None });
+            return self.arrive(Slots { total, address: None });
         }
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         if rates.take(origin, Instant::now()).is_err() {
@@ -398,7 +400,15 @@ impl Door {
             count(&self.counts.over_address);
             return None;
         };
-        Some(Slots { total, address: Some(share) })
+        self.arrive(Slots { total, address: Some(share) })
+    }
+
+    fn arrive(&self, slots: Slots) -> Option<(Slots, Arrival)> {
+        let Some(arrival) = self.turns.arrive() else {
+            count(&self.counts.over_handshakes);
+            return None;
+        };
+        Some((slots, arrival))
     }
 
     async fn handshake(
@@ -406,12 +416,9 @@ impl Door {
         stream: TcpStream,
         address: SocketAddr,
         slots: Slots,
+        arrival: Arrival,
     ) -> Result<Connection, Refused> {
-        let stream = Metered::new(stream);
-        let mut stream = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream))
-            .await
-            .map_err(|_| Refused::Late)?
-            .map_err(Refused::Handshake)?;
+        let mut stream = self.shake_hands(Metered::new(stream), arrival).await?;
         stream.get_mut().0.let_in();
         let Slots { total, address: share } = slots;
         let (certificate, agent) = match self.clients {
@@ -429,6 +436,19 @@ impl Door {
         let Limits { opening, request, stall, .. } = self.limits;
         let patience = Patience { opening, request, stall };
         Ok(Connection::new(stream, peer, patience, Arc::clone(&self.counts), (total, agent)))
+    }
+}
+
+impl Door {
+    /// Reads a peer's first words, which costs nothing, and works on them when it is their turn.
+    async fn shake_hands(&self, stream: Metered, arrival: Arrival) -> Result<TlsStream<Metered>, Refused> {
+        let within = self.limits.handshake;
+        let first = tokio::time::timeout(within, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+        let first = first.map_err(|_| Refused::Late)?.map_err(Refused::Handshake)?;
+        let _place = self.turns.place(arrival).await.ok_or(Refused::NoTurn)?;
+        let rest = self.turns.begin(|| first.into_stream(Arc::clone(&self.tls))).await;
+        let done = tokio::time::timeout(within, rest).await;
+        done.map_err(|_| Refused::Late)?.map_err(Refused::Handshake)
     }
 }
 

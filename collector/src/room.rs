@@ -21,6 +21,7 @@ use tocsin_shared::disk::{Disk, Space};
 use tocsin_shared::time::Timestamp;
 use tokio::sync::watch;
 
+use crate::memory::{self, Shed};
 use judge::{Seen, Verdict, judge};
 use reserve::Reserve;
 
@@ -57,9 +58,19 @@ pub struct Refused {
 /// Whether rows are let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
+    /// For want of room on the disk.
     pub refused: Option<Refused>,
+    /// What gives way for want of memory.
+    pub shed: Shed,
     /// Counts the times it closed. Each time every session tells its agent that what is not acknowledged was refused.
     pub closings: u64,
+}
+
+impl Gate {
+    /// Whether new rows are refused.
+    pub fn is_closed(&self) -> bool {
+        self.refused.is_some() || self.shed == Shed::Rows
+    }
 }
 
 /// The room as it was last seen.
@@ -109,6 +120,7 @@ pub struct Room {
     exhausted: AtomicBool,
     blocks_stay: AtomicBool,
     standing: ArcSwap<Standing>,
+    memory: Mutex<memory::Seen>,
 }
 
 /// What only one may use at a time; a look may hold it as long as the disk takes.
@@ -133,6 +145,7 @@ impl Room {
             exhausted: AtomicBool::new(false),
             blocks_stay: AtomicBool::new(false),
             standing: ArcSwap::default(),
+            memory: Mutex::default(),
         }
     }
 
@@ -160,7 +173,41 @@ impl Room {
     }
 
     pub fn takes_rows(&self) -> bool {
-        self.gate.borrow().refused.is_none()
+        !self.gate.borrow().is_closed()
+    }
+
+    /// Whether rows are let in that hosts kept while they were away.
+    pub fn takes_backlog(&self) -> bool {
+        let gate = self.gate.borrow();
+        !gate.is_closed() && gate.shed == Shed::Nothing
+    }
+
+    /// The memory as it was last seen.
+    pub fn memory(&self) -> memory::Seen {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how the memory stands; opens or closes the gate.
+    pub fn set_memory(&self, seen: memory::Seen) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        self.gate.send_if_modified(|gate| {
+            let (shed, closed) = (seen.shed, gate.is_closed());
+            if std::mem::replace(&mut gate.shed, shed) == shed {
+                return false;
+            }
+            gate.closings += u64::from(gate.is_closed() && !closed);
+            match seen.trouble() {
+                Some(trouble) => tracing::error!("{trouble}"),
+                None => tracing::info!("there is memory again: all rows are taken"),
+            }
+            true
+        });
+    }
+
+    /// Why rows are refused, for agents.
+    pub fn why(&self) -> String {
+        let disk = self.gate.borrow().refused.as_ref().map(|refused| refused.why.clone());
+        disk.or_else(|| self.memory().trouble()).unwrap_or_else(|| "the disk was full".to_owned())
     }
 
     /// Whether even commands have to be refused.
@@ -194,7 +241,7 @@ impl Room {
     /// Looks at the disk: takes the reserve again if it can, opens or closes the gate. To be called every second.
     pub fn look(&self, now: Timestamp) -> Looked {
         let Some(mut minded) = self.lock() else { return Looked::default() };
-        let closed = !self.takes_rows();
+        let closed = self.gate.borrow().refused.is_some();
         let seen = minded.see();
         let verdict = seen.map(|()| judge(minded.seen(closed)));
         let (why, wanted) = match verdict {

@@ -8,6 +8,7 @@ mod disk;
 mod keep;
 mod local;
 mod maintenance;
+mod memory;
 mod phases;
 mod rule_files;
 mod servers;
@@ -182,6 +183,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     servers::serve(&parts, ports, &tasks, &fatal)?;
     maintenance::spawn(&parts, &tasks, &fatal);
     tasks.spawn(fatal.clone().watch("disk", disk::mind(parts.clone())));
+    tasks.spawn(fatal.clone().watch("memory", memory::mind(parts.clone())));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     phases.done("listeners");

@@ -10,7 +10,6 @@ pub mod command;
 mod consumers;
 mod credentials;
 pub mod decide;
-mod disk;
 mod enrolment;
 mod hosts;
 mod incidents;
@@ -18,6 +17,7 @@ mod index;
 #[cfg(test)]
 mod invariants;
 mod lanes;
+mod own;
 pub(crate) mod presence;
 pub(crate) mod recovery;
 mod runs;

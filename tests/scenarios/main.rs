@@ -15,6 +15,7 @@ mod kills;
 mod lives;
 mod network;
 mod restart;
+mod scarce;
 
 /// The rule that the scenarios break and mend: a text file of the host says how it stands.
 const RULES: &str = r#"

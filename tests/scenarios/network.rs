@@ -4,6 +4,7 @@
 //! The programs are the real ones, a proxy between them does the harm (`tocsin_tests::chaos`). Faults that take half a
 //! minute to be noticed are made to many hosts at once, because the half minute is the product's and not the test's.
 
+mod balancer;
 mod damage;
 mod elsewhere;
 mod half_minute;

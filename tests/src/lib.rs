@@ -16,6 +16,7 @@ pub mod wait;
 pub mod wall;
 pub mod process;
 pub mod small_disk;
+pub mod memory_group;
 pub mod chaos;
 pub mod injected;
 pub mod feed;

@@ -151,6 +151,11 @@ impl Site {
         self.collector_ready().await
     }
 
+    /// From the next start on, the collector's configuration has these lines added instead of those before.
+    pub fn configure(&self, configuration: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.dir().join(MORE_CONFIGURATION), configuration)?)
+    }
+
     /// The first half of a start, under a tracer if one is given.
     pub fn spawn_collector(&mut self, under: &[String]) -> anyhow::Result<()> {
         ensure!(self.collector.is_none(), "the collector runs");
@@ -430,6 +435,13 @@ impl Host {
         std::fs::write(&new, format!("{metric} {value}\n"))?;
         std::fs::rename(new, place)?; // Whole or not at all, as a tick may read it now.
         Ok(())
+    }
+
+    /// Puts a text file of metrics where the agent reads them.
+    pub fn write_textfile(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let new = self.dir.join("new-file");
+        std::fs::write(&new, text)?;
+        Ok(std::fs::rename(new, self.textfiles().join(name))?) // Whole or not at all, as a tick may read it now.
     }
 
     /// Runs a command as a job of the host.

@@ -84,6 +84,7 @@ const KEYS: &[&str] = &[
     "limits.connections_per_address",
     "limits.connections_per_address_per_second",
     "limits.exempt_loopback",
+    "limits.memory_max_bytes",
 ];
 
 type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -145,6 +146,9 @@ impl Reader {
             }
             "limits.connections_per_address_per_second" => {
                 config.limits.per_address_per_second = number(value, 1, 10_000)?;
+            }
+            "limits.memory_max_bytes" => {
+                config.memory_max = if value.as_str() == Some("auto") { None } else { Some(bytes(value)?) };
             }
             "limits.exempt_loopback" => config.limits.exempt_loopback = boolean(value)?,
             _ => return Err(unknown(name)),

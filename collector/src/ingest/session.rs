@@ -11,7 +11,7 @@ use tocsin_proto::pb;
 use tocsin_proto::pb::agent_service_server::AgentService;
 use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_proto::pb::session_response::Kind as Down;
-use tocsin_proto::wire::{RECORDS_MAX, ROWS_MAX};
+use tocsin_proto::wire::RECORDS_MAX;
 use tocsin_shared::event::Actor;
 use tocsin_shared::host::HostState;
 use tocsin_shared::identity::{AgentId, Epoch};
@@ -25,6 +25,7 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::backlog::Backlog;
 use super::clock::{self, Observed, Reading};
 use super::delay::{Delays, Worth};
 use super::presence::Presence;
@@ -38,7 +39,7 @@ use crate::identity::peer::PeerIdentity;
 use crate::jobs::Place;
 use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
-use crate::journal::rows::{Batch, Rows};
+use crate::journal::rows::Rows;
 use crate::listen::connection::Peer;
 use crate::room::{RETRY_AFTER, Room};
 use crate::state::command::Heard;
@@ -51,12 +52,8 @@ use super::records;
 const DOWN_QUEUE: usize = 16;
 /// How often an agent is told that it is over a quota.
 const THROTTLE_EVERY: Duration = Duration::from_secs(5);
-/// Values that are handed to the rows' writer at once: with its queue this bounds what a slow disk piles up.
-const BATCH_VALUES: usize = 64 * 1024;
 /// How long a connection may be open before it says who it is in the protocol.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// How far ahead of the collector's clock a row may be: what the clock mapping leaves without a step.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Between the moments at which two sessions are asked to try rows again: a thousand of them come within 5 s.
 const RETRY_SPREAD: Duration = Duration::from_millis(5);
 /// How often an open stream's certificate is looked at, beside every change of the registry.
@@ -199,6 +196,8 @@ struct Session {
     hello: Heard,
     mapping: Mapping,
     rows: SessionRows,
+    /// Rows that were kept while the host was away, and wait for their place.
+    backlog: Backlog,
     acknowledge: watch::Sender<Ranges>,
     opened_at: Instant,
     observed_at: Instant,
@@ -243,6 +242,7 @@ impl Session {
             hello,
             mapping,
             rows: SessionRows::default(),
+            backlog: Backlog::default(),
             acknowledge: watch::Sender::new(samples),
             opened_at: Instant::now(),
             observed_at: Instant::now(),
@@ -281,9 +281,15 @@ impl Session {
         let mut closings = 0;
         // While it is set, nothing is read: what the agent sends meanwhile waits in its own queues.
         let mut paused: Option<tokio::time::Instant> = None;
+        // A table that takes the place of others waits until the rows before it are decoded, and all else with it.
+        let mut table = None;
         loop {
+            if let Some(table) = table.take_if(|_| self.backlog.is_empty()) {
+                self.message(agents, down, table).await?;
+            }
+            let reads = paused.is_none() && table.is_none() && !self.backlog.is_full();
             let closed = gate.borrow_and_update().clone();
-            if closed.refused.is_some() && closings != closed.closings {
+            if closed.is_closed() && closings != closed.closings {
                 closings = closed.closings;
                 self.refuse(agents, down).await?;
             }
@@ -298,10 +304,17 @@ impl Session {
                 () = tokio::time::sleep_until(paused.unwrap_or_else(tokio::time::Instant::now)), if paused.is_some() => {
                     paused = None;
                 }
-                message = input.next(), if paused.is_none() => match message.transpose()? {
+                kept = self.backlog.next(&agents.rows) => {
+                    let (kept, place) = kept.map_err(unavailable)?;
+                    self.hand_over_kept(agents, down, kept, place).await?;
+                }
+                message = input.next(), if reads => match message.transpose()? {
                     Some(pb::SessionRequest { kind: Some(kind) }) => {
                         let throttled = self.charge(agents, &kind);
-                        self.message(agents, down, kind).await?;
+                        match kind {
+                            Up::Table(_) if !self.backlog.is_empty() => table = Some(kind),
+                            kind => self.message(agents, down, kind).await?,
+                        }
                         if let Some(throttled) = throttled {
                             paused = Some(tokio::time::Instant::now() + throttled.wait);
                             self.throttle(down, throttled).await?;
@@ -377,8 +390,7 @@ impl Session {
 
     /// Tells the agent that what is not acknowledged was refused. Agents are asked to come back at different moments.
     async fn refuse(&self, agents: &Agents, down: &Sender) -> Result<(), Status> {
-        let standing = agents.room.standing();
-        let why = standing.refused.map_or_else(|| "the disk was full".to_owned(), |refused| refused.why);
+        let why = agents.room.why();
         let wait = RETRY_AFTER + RETRY_SPREAD * u32::try_from(self.number % 1_024).unwrap_or(0);
         let throttle = pb::Throttle {
             retry_after_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
@@ -386,34 +398,6 @@ impl Session {
             refused: true,
         };
         send(down, Down::Throttle(throttle)).await
-    }
-
-    async fn take_rows(&mut self, agents: &Agents, down: &Sender, rows: Vec<pb::Row>) -> Result<(), Status> {
-        if rows.len() > ROWS_MAX {
-            return Err(Status::invalid_argument(format!(
-                "{} rows in a message, at most {ROWS_MAX}",
-                rows.len()
-            )));
-        }
-        let (received, latest) = (Instant::now(), now().plus(AHEAD_MAX));
-        let (mut rows, mut refused) = (rows.into_iter().peekable(), false);
-        while rows.peek().is_some() {
-            let (mut taken, mut values) = (Vec::new(), 0);
-            while let Some(row) = rows.next_if(|_| values < BATCH_VALUES) {
-                let row = self.rows.row(row, &self.mapping, latest).map_err(Status::invalid_argument)?;
-                values += row.values.len();
-                taken.push(row);
-            }
-            // They were decoded all the same: later rows of their chains need it.
-            if !agents.room.takes_rows() {
-                refused = true;
-                continue;
-            }
-            let (agent, epoch, acknowledge) = (self.agent, self.epoch, self.acknowledge.clone());
-            let batch = Batch { agent, epoch, rows: taken, received, acknowledge };
-            agents.rows.take(batch).await.map_err(unavailable)?;
-        }
-        if refused { self.refuse(agents, down).await } else { Ok(()) }
     }
 
     async fn take_records(
@@ -580,5 +564,6 @@ async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
     down.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent left"))
 }
 
+mod rows;
 #[cfg(test)]
 mod tests;

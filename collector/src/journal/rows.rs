@@ -27,7 +27,7 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::log::{Config, Log, LogError};
 use tocsin_shared::ranges::Ranges;
 use tocsin_shared::time::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::ledger::Fatal;
 use super::{JournalError, SAMPLES_FORMAT, SAMPLES_SEGMENT, Stopping};
@@ -39,6 +39,9 @@ use write::Writer;
 
 /// Batches that wait for the writer. A batch is at most a megabyte, so this bounds what a slow disk piles up.
 const QUEUE: usize = 256;
+/// Of them, batches of rows that hosts kept while they were away: new rows and a session's first questions wait behind
+/// no more than these, and one fdatasync still carries thousands of rows.
+const KEPT_MAX: usize = 64;
 
 /// Damaged rows that are named at a start; one that follows many others says nothing new.
 const PROBLEMS_MAX: usize = 100;
@@ -105,8 +108,12 @@ pub struct Derived {
     pub value: f64,
 }
 
+/// A place for a batch of a backlog; free again when its rows are settled.
+#[derive(Debug)]
+pub struct Place(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
 enum Job {
-    Batch(Batch),
+    Batch(Batch, Option<Place>),
     Progress { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Ranges> },
     Tip { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Option<Tip>> },
     Gap { agent: AgentId, epoch: Epoch, first: u64, last: u64, acknowledge: watch::Sender<Ranges> },
@@ -162,6 +169,7 @@ pub struct Rows {
     tail: Arc<AtomicU64>,
     duplicates: Arc<AtomicU64>,
     store: Arc<Store>,
+    places: Arc<Semaphore>,
 }
 
 impl Rows {
@@ -176,7 +184,18 @@ impl Rows {
 
     /// Hands over rows; waits while the writer is behind. The answer comes by `Batch::acknowledge`.
     pub async fn take(&self, batch: Batch) -> Result<(), Stopping> {
-        self.send(Job::Batch(batch)).await
+        self.send(Job::Batch(batch, None)).await
+    }
+
+    /// Waits for a place for a batch of a backlog, in the order of asking.
+    pub fn place(&self) -> impl Future<Output = Result<Place, Stopping>> + Send + Sync + 'static {
+        let places = Arc::clone(&self.places);
+        async move { places.acquire_owned().await.map(Place).map_err(|_| Stopping) }
+    }
+
+    /// Hands over rows of a backlog, for which there is a place.
+    pub async fn take_kept(&self, batch: Batch, place: Place) -> Result<(), Stopping> {
+        self.send(Job::Batch(batch, Some(place))).await
     }
 
     /// What is durable of a spool's samples lane.
@@ -451,7 +470,7 @@ impl Opened {
             .name("rows".into())
             .spawn(move || fatal.guard("samples journal", || writer.run(queue)))
             .expect("a thread can be started at the start of the process");
-        Rows { jobs, tail, duplicates, store }
+        Rows { jobs, tail, duplicates, store, places: Arc::new(Semaphore::new(KEPT_MAX)) }
     }
 }
 

@@ -444,13 +444,28 @@ async fn an_address_that_comes_too_often_is_turned_away() {
     assert_eq!(loaded(&incoming.counts().over_rate), 30 - let_in as u64);
 }
 
-// Cases: N19
+/// A peer that has said its first words and says no more.
+async fn half_way(endpoint: &Endpoint, tls: Arc<rustls::ClientConfig>) -> TcpStream {
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut client = rustls::ClientConnection::new(tls, name).unwrap();
+    let (mut words, mut stream) = (Vec::new(), tcp(endpoint).await);
+    client.write_tls(&mut words).unwrap();
+    stream.write_all(&words).await.unwrap();
+    stream.read_exact(&mut [0; 5]).await.unwrap(); // The answer has begun: it has its place.
+    stream
+}
+
+// Cases: N19, H5
 #[tokio::test]
 async fn handshakes_beyond_the_limit_wait_their_turn() {
     let site = Site::new();
-    let limits = Limits { handshakes: 1, handshake: PATIENCE, ..Limits::default() };
+    let limits = Limits { handshakes: 1, handshake: PATIENCE, turn: PATIENCE, ..Limits::default() };
     let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
-    let slow = tcp(&endpoint).await;
+    let silent = tcp(&endpoint).await;
+    let mut halting = tcp(&endpoint).await;
+    halting.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03half").await.unwrap();
+    let _first = meet(&endpoint, &mut incoming, site.trust(None)).await;
+    let slow = half_way(&endpoint, site.trust(None)).await;
     let (place, tls) = (endpoint.clone(), site.trust(None));
     let patient = tokio::spawn(async move { connect(&place, tls, PATIENCE).await });
     let early = tokio::time::timeout(Duration::from_millis(100), incoming.next()).await;
@@ -458,6 +473,35 @@ async fn handshakes_beyond_the_limit_wait_their_turn() {
     drop(slow);
     let _second = next(&mut incoming).await;
     patient.await.unwrap().unwrap();
+    drop((silent, halting));
+}
+
+// Cases: N19, H5, H6, C-D5
+#[tokio::test]
+async fn who_gets_no_turn_is_turned_away_before_any_work() {
+    let site = Site::new();
+    let turn = Duration::from_millis(50);
+    let limits = Limits { arrivals: 1, handshakes: 1, handshake: PATIENCE, turn, ..Limits::default() };
+    let (endpoint, mut incoming) = site.front(limits, TlsMin::V1_3).await;
+    let counts = incoming.counts();
+    let slow = half_way(&endpoint, site.trust(None)).await;
+    assert!(
+        speak_tls(&endpoint, site.trust(None)).await.is_err(),
+        "it waited for its turn, and there was none"
+    );
+    assert_eq!((loaded(&counts.over_handshakes), loaded(&counts.handshake_failed)), (1, 0));
+    let silent = tcp(&endpoint).await;
+    let full = async {
+        // The silent one stands where others would wait; whoever comes now is dropped at once.
+        while loaded(&counts.over_handshakes) < 2 {
+            speak_tls(&endpoint, site.trust(None)).await.ok();
+        }
+    };
+    tokio::time::timeout(PATIENCE, full).await.expect("it is never full");
+    drop((slow, silent));
+    let again = async { while speak_tls(&endpoint, site.trust(None)).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("nobody comes in again");
+    let _connection = next(&mut incoming).await;
 }
 
 #[tokio::test]
@@ -636,12 +680,4 @@ async fn tonic_serves_what_comes_in() {
     drop(client);
     stop.send(()).unwrap();
     tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap().unwrap();
-}
-
-// Cases: C10
-#[test]
-fn connections_leave_descriptors_to_files() {
-    for (descriptors, connections) in [(1_048_576, 10_000), (1_024, 480), (100, 18), (64, 8), (0, 8)] {
-        assert_eq!(Limits::default().within(descriptors).connections, connections, "{descriptors}");
-    }
 }

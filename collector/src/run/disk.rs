@@ -21,8 +21,7 @@ pub(super) async fn mind(parts: Parts) {
     let mut interval = tokio::time::interval(LOOK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gate = parts.room.gate();
-    let instance = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let instance = instance.unwrap_or_else(|| "collector".to_owned());
+    let instance = own_name();
     let mut told = Told::default();
     loop {
         tokio::select! {
@@ -39,17 +38,23 @@ pub(super) async fn mind(parts: Parts) {
     }
 }
 
+/// What the collector's own alerts name as the host: the one it runs on.
+pub(super) fn own_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "collector".to_owned())
+}
+
 /// What the ledger knows, and since when there is room.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     /// Nothing at a start: an alert of an earlier process ends like one of this.
-    known: Option<bool>,
+    pub(super) known: Option<bool>,
     open_since: Option<Instant>,
 }
 
 impl Told {
-    /// Whether it is news that the disk is short, or that it is not.
-    fn news(&mut self, short: bool, now: Instant) -> Option<bool> {
+    /// Whether it is news that something is short, or that it is not.
+    pub(super) fn news(&mut self, short: bool, now: Instant) -> Option<bool> {
         if short {
             self.open_since = None;
             return (self.known != Some(true)).then_some(true);

@@ -69,7 +69,7 @@ async fn answer(
     Ok(match request.uri().path() {
         "/-/healthy" => text(StatusCode::OK, "healthy\n".into()),
         // Ready all the same: outcomes, incidents and queries go on.
-        "/-/ready" => match parts.room.standing().trouble() {
+        "/-/ready" => match parts.room.standing().trouble().or_else(|| parts.room.memory().trouble()) {
             None => text(StatusCode::OK, "ready\n".into()),
             Some(trouble) => text(StatusCode::OK, format!("ready; {trouble}\n")),
         },
@@ -133,7 +133,10 @@ fn metrics(parts: &Parts) -> String {
     let disk = parts.room.standing();
     metric("disk_free_bytes", "gauge", "Free room on the disk of the journals.", disk.free as f64);
     metric("disk_reserve_bytes", "gauge", "Allocated for outcomes and incidents.", disk.reserve_held as f64);
-    let refused = if disk.refused.is_some() { 1.0 } else { 0.0 };
+    let memory = parts.room.memory();
+    metric("memory_limit_bytes", "gauge", "Memory that the process may have.", memory.limit as f64);
+    metric("memory_used_bytes", "gauge", "Memory that it wrote itself, without files.", memory.used as f64);
+    let refused = if parts.room.takes_rows() { 0.0 } else { 1.0 };
     metric("rows_refused", "gauge", "Whether rows are refused for want of room.", refused);
     for (limited, count) in Limited::ALL.into_iter().zip(parts.quotas.counts()) {
         let name = format!("quota_{}_total", limited.as_str());

@@ -30,8 +30,9 @@ use crate::identity::ca::{Authority, SERVER_LIFETIME};
 use crate::ingest::{Agents, Opening};
 use crate::journal::ledger::Fatal;
 use crate::listen::certificate::ServerCertificate;
+use crate::listen::descriptors::Doors;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
-use crate::listen::{Clients, Limits};
+use crate::listen::{Clients, FRONT_CONNECTIONS, Limits};
 use crate::state::Command;
 
 /// A series table of 20,000 series fits.
@@ -61,7 +62,9 @@ pub(super) fn serve(
     let renewal = renew(parts.clone(), issued.clone(), front_certificate.clone());
     tasks.spawn(fatal.clone().watch("renewal of certificates", renewal));
 
-    let limits = parts.config.limits.within_descriptors();
+    let limits = parts.config.limits;
+    let doors = Doors { agents: limits, front: Limits { connections: FRONT_CONNECTIONS, ..limits } };
+    let Doors { agents: for_agents, front: for_front } = doors.within_descriptors();
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
     let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
     let cluster = parts.authority.cluster();
@@ -90,9 +93,9 @@ pub(super) fn serve(
         opening: Opening::default(),
         stop: parts.stop.clone(),
     };
-    let front = ports.front.accept(front_tls, Clients::Anyone, limits);
+    let front = ports.front.accept(front_tls, Clients::Anyone, for_front);
     let front_services = front_router(parts, enrollment.clone(), front_certificate.pin())?;
-    let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, limits);
+    let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, for_agents);
     let agents_services = server(&limits)
         .accept_http1(false)
         .max_concurrent_streams(Some(8))

@@ -163,6 +163,17 @@ pub enum Command {
         instance: String,
         short: Option<String>,
     },
+    /// How the collector's memory stands: nearly used up, and what gives way, or well.
+    CollectorMemory {
+        instance: String,
+        short: Option<String>,
+    },
+    /// How a consumer of the feed stands: far behind, and how, or not.
+    ConsumerStands {
+        instance: String,
+        consumer: String,
+        behind: Option<String>,
+    },
 }
 
 /// A person's or a tool's act on an incident.

@@ -128,6 +128,7 @@ impl Api {
     fn problems(&self, over: &[(String, Limited)], spools: Vec<String>) -> Vec<String> {
         let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut problems: Vec<String> = self.room.standing().trouble().into_iter().collect();
+        extend_unique(&mut problems, self.room.memory().trouble());
         extend_unique(&mut problems, lines(&self.about.problems));
         extend_unique(&mut problems, lines(&self.projection.problems));
         extend_unique(&mut problems, spools);

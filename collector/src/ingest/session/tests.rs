@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tocsin_proto::wire::ROWS_MAX;
 use tocsin_shared::chain::Chain;
 use tocsin_shared::disk::{Disk, Fault, MemoryDisk, Operation};
 use tocsin_shared::event::Sealed;
@@ -493,4 +494,29 @@ async fn a_hello_that_lay_about_is_outdone_by_a_heartbeat_in_time() {
     // The writer acknowledges a row before it hands it to evaluation.
     let at = bench.durable.recv_timeout(Duration::from_secs(20)).unwrap().at;
     assert_eq!(at.as_millis(), right.wall_ms, "five seconds on the way are no five seconds ahead");
+}
+
+// Cases: N19, N20, C-D3, C-I4
+#[tokio::test]
+async fn an_outcome_and_a_new_row_wait_for_nobodys_backlog() {
+    let bench = bench().await;
+    let mut others = Vec::new();
+    while let Ok(place) = tokio::time::timeout(Duration::from_millis(50), bench.agents.rows.place()).await {
+        others.push(place.unwrap());
+    }
+    let (mut stream, _) = bench.welcomed().await;
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=9) })).await;
+    let records = vec![pb::Record { seq: 1, kind: None }];
+    stream.send(Up::Records(pb::Records { lane: Lane::Outcomes.number(), records })).await;
+    assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(1));
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 20..=20) })).await;
+    let taken = stream.acknowledged(Lane::Samples).await;
+    assert!(taken.contains(20) && taken.floor() == 0, "the backlog waits: {taken:?}");
+    // A table of the same number would give the waiting rows another meaning: it waits for them.
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 30..=30) })).await;
+    others.pop();
+    while !stream.acknowledged(Lane::Samples).await.contains_range(1, 9) {}
+    while !stream.acknowledged(Lane::Samples).await.contains(30) {}
 }

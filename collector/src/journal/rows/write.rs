@@ -23,8 +23,8 @@ use super::followed::Followed;
 use super::head::Head;
 use super::table;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Standing,
-    Table, TakenRow, Tip,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Place,
+    Standing, Table, TakenRow, Tip,
 };
 use super::{insert, show, show_derived};
 use crate::clock::now;
@@ -83,6 +83,8 @@ struct Group {
     /// How far rows were evaluated, if that is to be noted.
     evaluated: Option<u64>,
     others: Vec<Job>,
+    /// Of the batches that are of a backlog: held until the group is settled.
+    places: Vec<Place>,
     /// What was known of each spool before.
     before: HashMap<(AgentId, Epoch), Ranges>,
 }
@@ -121,7 +123,10 @@ impl Writer {
             let mut group = Group::default();
             for job in jobs.drain(..) {
                 match job {
-                    Job::Batch(batch) => group.batches.push((batch, Vec::new())),
+                    Job::Batch(batch, place) => {
+                        group.batches.push((batch, Vec::new()));
+                        group.places.extend(place);
+                    }
                     Job::Derived(values) => group.derived.extend(values),
                     Job::Evaluated(through) => group.evaluated = Some(through),
                     other => group.others.push(other),
@@ -341,7 +346,7 @@ impl Writer {
                 self.segments.retain(|(segment, _)| *segment >= first);
             }
             Job::Stop(reply) => return Ok(Some(reply)),
-            Job::Batch(_) | Job::Derived(_) | Job::Evaluated(_) => {} // They are written before, in `run`.
+            Job::Batch(..) | Job::Derived(_) | Job::Evaluated(_) => {} // They are written before, in `run`.
         }
         Ok(None)
     }
