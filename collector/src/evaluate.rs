@@ -12,6 +12,8 @@ mod hole;
 mod host;
 #[cfg(test)]
 mod late_tests;
+#[cfg(test)]
+mod nan_tests;
 pub mod plan;
 pub mod statistics;
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod set;
 
 use tocsin_shared::labels::METRIC_NAME;
 
-use crate::eval::{ABSENT, Block, EvalError, Scalars};
+use crate::eval::{ABSENT, Block, Doubt, EvalError, Scalars};
 use crate::plan::{Binary, Operator};
 
 /// An operator between two scalars; comparisons give 0 or 1.
@@ -39,16 +39,18 @@ fn compare(operator: Operator, a: f64, b: f64) -> bool {
     }
 }
 
+/// What a filter leaves of an element with this value.
+fn filtered(operator: Operator, (left, right): (f64, f64), value: f64, doubt: &Doubt) -> f64 {
+    let kept = if compare(operator, left, right) { value } else { ABSENT };
+    if left.is_nan() || right.is_nan() { doubt.filtered(kept) } else { kept }
+}
+
 /// What an operator gives for two elements: a value, or `ABSENT` where a filter drops the element.
-fn elements(node: &Binary, left: f64, right: f64) -> f64 {
-    let operator = node.operator;
-    if !operator.is_comparison() {
-        return arithmetic(operator, left, right);
-    }
-    match (compare(operator, left, right), node.to_bool) {
-        (kept, true) => f64::from(kept),
-        (true, false) => left,
-        (false, false) => ABSENT,
+fn elements(node: &Binary, left: f64, right: f64, doubt: &Doubt) -> f64 {
+    match (node.operator.is_comparison(), node.to_bool) {
+        (false, _) => arithmetic(node.operator, left, right),
+        (true, true) => f64::from(compare(node.operator, left, right)),
+        (true, false) => filtered(node.operator, (left, right), left, doubt),
     }
 }
 
@@ -66,17 +68,16 @@ pub(crate) fn reads_names(node: &Binary) -> bool {
 pub(crate) fn with_scalar(
     node: &Binary,
     mut block: Block,
-    scalars: &Scalars,
-    scalar_left: bool,
+    (scalars, scalar_left): (&Scalars, bool),
+    doubt: &Doubt,
 ) -> Result<Block, EvalError> {
     let filters = node.operator.is_comparison() && !node.to_bool;
     block.map(|step, value| {
         let other = scalars.at(step);
         let (left, right) = if scalar_left { (other, value) } else { (value, other) };
         match filters {
-            false => elements(node, left, right),
-            true if compare(node.operator, left, right) => value,
-            true => ABSENT,
+            false => elements(node, left, right, doubt),
+            true => filtered(node.operator, (left, right), value, doubt),
         }
     });
     if filters {
@@ -88,13 +89,13 @@ pub(crate) fn with_scalar(
 /// Two vectors. `charge` counts the points of results that can have more series than either side.
 pub(crate) fn vectors(
     node: &Binary,
-    left: Block,
-    right: Block,
+    (left, right): (Block, Block),
     charge: &dyn Fn(usize) -> Result<(), EvalError>,
+    doubt: &Doubt,
 ) -> Result<Block, EvalError> {
     if node.operator.is_set() {
-        set::combine(node, left, right)
+        set::combine(node, left, right, doubt)
     } else {
-        matching::combine(node, left, right, charge)
+        matching::combine(node, left, right, (charge, doubt))
     }
 }

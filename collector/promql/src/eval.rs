@@ -4,6 +4,7 @@
 //! there are; an instant is a range of one step. Promise: what `range` gives at a step is what `instant` gives there.
 
 mod block;
+mod doubt;
 mod walk;
 mod window;
 
@@ -18,6 +19,8 @@ use crate::plan::{Kind, Node};
 use crate::source::{Limits, Source};
 
 pub(crate) use block::{ABSENT, Block, Scalars};
+pub(crate) use doubt::Doubt;
+pub use doubt::{Judged, Weighed, judge, weigh};
 pub(crate) use walk::{Evaluator, Grid};
 
 /// The result of an evaluation at one instant.
@@ -80,8 +83,19 @@ pub enum EvalError {
 
 /// Evaluates an expression at one instant.
 pub fn instant(expr: &Expr, source: &dyn Source, at: Timestamp, limits: &Limits) -> Result<Value, EvalError> {
+    at_instant(expr, source, at, limits, &Doubt::plain())
+}
+
+fn at_instant(
+    expr: &Expr,
+    source: &dyn Source,
+    at: Timestamp,
+    limits: &Limits,
+    doubt: &Doubt,
+) -> Result<Value, EvalError> {
     let at = at.as_millis();
-    let evaluator = Evaluator::new(expr, source, limits, Grid { start: at, step: 0, count: 1 }, at);
+    let whole = Grid { start: at, step: 0, count: 1 };
+    let evaluator = Evaluator::new(expr, source, limits, doubt, (whole, at));
     let grid = evaluator.grid();
     Ok(match expr.root() {
         Node::Text(text) => Value::Text(text.to_string()),
@@ -105,7 +119,8 @@ pub fn range(
     limits: &Limits,
 ) -> Result<Vec<SeriesPoints>, EvalError> {
     let grid = grid(start.as_millis(), end.as_millis(), step, limits)?;
-    let evaluator = Evaluator::new(expr, source, limits, grid, end.as_millis());
+    let doubt = Doubt::plain();
+    let evaluator = Evaluator::new(expr, source, limits, &doubt, (grid, end.as_millis()));
     let block = match expr.root().kind() {
         Kind::Vector => evaluator.vector(expr.root(), grid)?,
         Kind::Scalar => {

@@ -21,7 +21,7 @@ mod source;
 mod sums;
 mod text;
 
-pub use eval::{Element, EvalError, SeriesPoints, Value, instant, range};
+pub use eval::{Element, EvalError, Judged, SeriesPoints, Value, Weighed, instant, judge, range, weigh};
 pub use expr::{Expr, ParseError};
 pub use selector::{InvalidPattern, MatchOp, Matcher, Selector};
 pub use source::{Limits, MemorySource, Source};

@@ -37,6 +37,11 @@ pub struct Evaluation {
     pub samples_seq: u64,
     /// Where the expression holds. Active alerts of this rule and agent that are not here are clear.
     pub elements: Vec<Breach>,
+    /// Labels of what would be an element or not if some number were one that is none (NaN): alerts of these stay as
+    /// they are. Like `Breach::labels`.
+    pub doubtful: Vec<Labels>,
+    /// Event time of the rule's evaluation before this one, if it is known.
+    pub before: Option<Timestamp>,
 }
 
 /// One element of a rule's result.

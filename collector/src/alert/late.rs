@@ -1,4 +1,4 @@
-//! Time without rows, and rows that come late.
+//! Time without rows or without numbers, and rows that come late.
 //!
 //! Time without rows neither counts for a `for` nor starts it again. When the rows come after all, the rules run over
 //! them on a copy (`evaluate::hole`), and here the live alerts take over what is true: what began and ended among late
@@ -21,26 +21,35 @@ const HOLE_ALERTS_MAX: usize = 200;
 
 /// Moves what waits over the time without rows, once: the mark is `last_true`, which lies behind that time then.
 pub(crate) fn rows_missing(d: &mut Decision<'_>, agent: Option<AgentId>, from: Timestamp, to: Timestamp) {
-    let before_next = to.minus(std::time::Duration::from_millis(1)); // The row at `to` is still to be heard.
-    let over = |at: Timestamp| at.plus(to.since(from));
-    let waits = |alert: &&Alert| {
-        let waiting = alert.condition == Condition::Pending || alert.recovering_since.is_some();
-        alert.agent == agent && alert.source == AlertSource::Rule && waiting && alert.last_true <= from
-    };
-    for alert in d.state.active_alerts().filter(waits) {
-        let pending = alert.condition == Condition::Pending;
-        let moved = Alert {
-            active_since: if pending {
-                over(alert.active_since).min(before_next)
-            } else {
-                alert.active_since
-            },
-            recovering_since: alert.recovering_since.map(|since| over(since).min(before_next)),
-            last_true: before_next,
-            ..alert.clone()
-        };
-        d.by_system(unannounced(&moved), to, None, Subject::Alert(moved));
+    let of_rule = |alert: &&Alert| alert.agent == agent && alert.source == AlertSource::Rule;
+    for alert in d.state.active_alerts().filter(of_rule) {
+        move_over(d, alert, from, to);
     }
+}
+
+/// An alert waits on over time in which a number that is none said nothing of it.
+pub(super) fn waits_on(d: &mut Decision<'_>, key: &str, from: Timestamp, to: Timestamp) {
+    if let Some(alert) = d.state.alert(key) {
+        move_over(d, alert, from, to);
+    }
+}
+
+/// What is fulfilled already, or has been moved over this time, stays.
+fn move_over(d: &mut Decision<'_>, alert: &Alert, from: Timestamp, to: Timestamp) {
+    let before_next = to.minus(std::time::Duration::from_millis(1)); // The row at `to` is still to be heard.
+    let over = |at: Timestamp| at.plus(to.since(from)).min(before_next);
+    let pending = alert.condition == Condition::Pending;
+    let recovers = alert.condition == Condition::Firing && alert.recovering_since.is_some();
+    if !(pending || recovers) || alert.last_true > from {
+        return;
+    }
+    let moved = Alert {
+        active_since: if pending { over(alert.active_since) } else { alert.active_since },
+        recovering_since: alert.recovering_since.map(over),
+        last_true: before_next,
+        ..alert.clone()
+    };
+    d.by_system(unannounced(&moved), to, None, Subject::Alert(moved));
 }
 
 /// What writes an active alert down without telling anyone.

@@ -41,27 +41,32 @@ pub(crate) fn evaluated(d: &mut Decision<'_>, evaluation: &Evaluation) -> Result
     }
     d.samples_seq = Some(*samples_seq);
     let held = keys(evaluation, host)?;
+    let doubtful = doubtful_keys(evaluation, host);
     let clear = d.state.active_of_rule(&rule.rule_id, *agent).map(|alert| alert.dedup_key.clone());
-    let clear: Vec<String> = clear.filter(|key| !held.iter().any(|held| held == key)).collect();
+    let clear: Vec<String> =
+        clear.filter(|key| !held.iter().any(|held| held == key) && !doubtful.contains(key)).collect();
     for (key, breach) in held.into_iter().zip(elements) {
         holds(d, evaluation, host, key, breach);
     }
     for key in clear {
         is_clear(d, evaluation, &key);
     }
+    if let Some(before) = evaluation.before {
+        for key in doubtful {
+            super::late::waits_on(d, &key, before, evaluation.at);
+        }
+    }
     Ok(())
 }
 
 /// The dedup keys of all elements.
 fn keys(evaluation: &Evaluation, host: Option<&Host>) -> Result<Vec<String>, Refusal> {
-    let Evaluation { agent, rule, elements, .. } = evaluation;
+    let Evaluation { rule, elements, .. } = evaluation;
     let target = host.map(Host::target_labels).unwrap_or_default();
     let mut seen = HashSet::new();
     let mut keys = Vec::with_capacity(elements.len());
     for breach in elements {
-        // The labels of the host itself tell nothing apart, and relabelling it shall not end its alerts.
-        let own = breach.labels.without(|name| target.get(name) == breach.labels.get(name));
-        let key = dedup_key(AlertSource::Rule, &rule.rule_id, *agent, &own);
+        let key = key_of(evaluation, &target, &breach.labels);
         if !seen.insert(key.clone()) {
             let labels = &breach.labels;
             let what = format!("the rule {} has two elements with the labels {labels}", rule.rule_id);
@@ -70,6 +75,21 @@ fn keys(evaluation: &Evaluation, host: Option<&Host>) -> Result<Vec<String>, Ref
         keys.push(key);
     }
     Ok(keys)
+}
+
+/// The dedup keys of what depends on numbers that are none: their alerts stay as they are.
+fn doubtful_keys(evaluation: &Evaluation, host: Option<&Host>) -> HashSet<String> {
+    if evaluation.doubtful.is_empty() {
+        return HashSet::new();
+    }
+    let target = host.map(Host::target_labels).unwrap_or_default();
+    evaluation.doubtful.iter().map(|labels| key_of(evaluation, &target, labels)).collect()
+}
+
+/// The labels of the host itself tell nothing apart, and relabelling it shall not end its alerts.
+fn key_of(evaluation: &Evaluation, target: &Labels, labels: &Labels) -> String {
+    let own = labels.without(|name| target.get(name) == labels.get(name));
+    dedup_key(AlertSource::Rule, &evaluation.rule.rule_id, evaluation.agent, &own)
 }
 
 /// The expression holds for an element.

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tocsin_promql::Element;
+use tocsin_promql::{Element, Weighed};
 use tocsin_shared::alert::{Alert, AlertSource};
-use tocsin_shared::labels::Labels;
+use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::time::Timestamp;
 
 use super::host::{Recorded, breaches, record, run, show};
@@ -94,11 +94,14 @@ impl FleetRules {
             }
             let Some(progress) = self.rules.get_mut(id) else { continue };
             for tick in ticks(progress.ran_at, watermark.at, planned.interval) {
-                progress.ran_at = Some(tick);
+                let before = progress.ran_at.replace(tick);
                 let view = store.view();
-                let result = run(planned, &view, tick).and_then(|elements| match view.take_error() {
-                    Some(error) => Err(error.to_string()),
-                    None => progress.outcome(planned, elements, (tick, watermark.some_silent), statistics),
+                let result = run(planned, &view, tick, progress.active).and_then(|found| {
+                    let when = When { at: tick, before, some_silent: watermark.some_silent };
+                    match view.take_error() {
+                        Some(error) => Err(error.to_string()),
+                        None => progress.outcome(planned, found, when, statistics),
+                    }
                 });
                 match result {
                     Ok((evaluation, values)) => {
@@ -115,29 +118,47 @@ impl FleetRules {
 
 type Outcome = (Option<Evaluation>, Vec<(Labels, f64)>);
 
+/// When a rule across hosts is evaluated.
+struct When {
+    at: Timestamp,
+    /// Its tick before this one.
+    before: Option<Timestamp>,
+    some_silent: bool,
+}
+
 impl FleetProgress {
     fn outcome(
         &mut self,
         planned: &Planned,
-        mut elements: Vec<Element>,
-        (at, some_silent): (Timestamp, bool),
+        Weighed { certain: mut elements, doubtful }: Weighed,
+        When { at, before, some_silent }: When,
         statistics: &Statistics,
     ) -> Result<Outcome, String> {
         let Some(spec) = &planned.spec else {
             return Ok((None, self.recorded.next(record(planned, elements)?)));
         };
+        let (doubted, others): (Vec<Element>, _) =
+            std::mem::take(&mut self.held).into_iter().partition(|element| is_among(element, &doubtful));
         if some_silent {
-            hold(&mut elements, &self.held);
+            hold(&mut elements, &others);
         }
+        self.held = elements.iter().cloned().chain(doubted).collect();
         if elements.is_empty() && !self.active {
             return Ok((None, Vec::new()));
         }
-        let breached = breaches(planned, elements.clone(), statistics)?;
-        self.active = !elements.is_empty() || !spec.keep_firing_for.is_zero();
-        self.held = elements;
+        let breached = breaches(planned, elements, statistics)?;
+        let holds = self.active && !doubtful.is_empty();
+        self.active = !breached.is_empty() || holds || !spec.keep_firing_for.is_zero();
         let rule = spec.clone();
-        Ok((Some(Evaluation { agent: None, rule, at, samples_seq: 0, elements: breached }), Vec::new()))
+        let evaluation =
+            Evaluation { agent: None, rule, at, samples_seq: 0, elements: breached, doubtful, before };
+        Ok((Some(evaluation), Vec::new()))
     }
+}
+
+/// Whether these labels are an element's, but for its metric name.
+fn is_among(element: &Element, labels: &[Labels]) -> bool {
+    !labels.is_empty() && labels.contains(&element.labels.without(|name| name == METRIC_NAME))
 }
 
 /// The ticks after `ran_at` up to the watermark: the last alone at first, and the last few after a jump.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tocsin_promql::{Element, Limits, Source, Value, instant};
+use tocsin_promql::{Element, Limits, Source, Value, Weighed, judge, weigh};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::STALE_NAN;
@@ -146,12 +146,12 @@ impl HostRules {
             if !planned.range.is_zero() && self.blind >= planned.range {
                 continue;
             }
-            progress.ran_at = Some(row.at);
+            let before = progress.ran_at.replace(row.at);
             view = view.with_cache(number, &self.cache);
-            let result = run_as_labelled(planned, &view, row.at, &mut target);
-            let result = result.and_then(|elements| match view.take_error() {
+            let result = run_as_labelled(planned, &view, (row.at, progress.active), &mut target);
+            let result = result.and_then(|found| match view.take_error() {
                 Some(error) => Err(error.to_string()),
-                None => progress.outcome(planned, elements, row, statistics),
+                None => progress.outcome(planned, found, (row, before), statistics),
             });
             match result {
                 Ok(Outcome::Nothing) => {}
@@ -169,14 +169,14 @@ impl HostRules {
 fn run_as_labelled(
     planned: &Planned,
     view: &HostView<'_>,
-    at: Timestamp,
+    (at, active): (Timestamp, bool),
     target: &mut Labels,
-) -> Result<Vec<Element>, String> {
+) -> Result<Weighed, String> {
     loop {
-        let elements = run(planned, view, at);
+        let found = run(planned, view, at, active);
         let now = view.target();
         if *target == now {
-            return elements;
+            return found;
         }
         *target = now;
     }
@@ -185,8 +185,9 @@ fn run_as_labelled(
 /// Without the labels of the host, which tell nothing apart. Here, and not only in the ledger: until that takes the
 /// evaluation the host may be relabelled, and the labels of before would make another alert of the same thing.
 fn of_series(mut evaluation: Evaluation, target: &Labels) -> Evaluation {
-    for breach in &mut evaluation.elements {
-        breach.labels = breach.labels.without(|name| target.get(name) == breach.labels.get(name));
+    let breached = evaluation.elements.iter_mut().map(|breach| &mut breach.labels);
+    for labels in breached.chain(&mut evaluation.doubtful) {
+        *labels = labels.without(|name| target.get(name) == labels.get(name));
     }
     evaluation
 }
@@ -201,18 +202,19 @@ impl RuleProgress {
     fn outcome(
         &mut self,
         planned: &Planned,
-        elements: Vec<Element>,
-        row: DurableRow,
+        Weighed { certain, doubtful }: Weighed,
+        (row, before): (DurableRow, Option<Timestamp>),
         statistics: &Statistics,
     ) -> Result<Outcome, String> {
         let Some(spec) = &planned.spec else {
-            return Ok(Outcome::Recorded(self.recorded.next(record(planned, elements)?)));
+            return Ok(Outcome::Recorded(self.recorded.next(record(planned, certain)?)));
         };
-        if elements.is_empty() && !self.active {
+        if certain.is_empty() && !self.active {
             return Ok(Outcome::Nothing);
         }
-        let elements = breaches(planned, elements, statistics)?;
-        self.active = !elements.is_empty() || !spec.keep_firing_for.is_zero();
+        let elements = breaches(planned, certain, statistics)?;
+        let holds = self.active && !doubtful.is_empty();
+        self.active = !elements.is_empty() || holds || !spec.keep_firing_for.is_zero();
         let DurableRow { agent, at, samples_seq, .. } = row;
         Ok(Outcome::Breached(Evaluation {
             agent: Some(agent),
@@ -220,6 +222,8 @@ impl RuleProgress {
             at,
             samples_seq,
             elements,
+            doubtful,
+            before,
         }))
     }
 }
@@ -255,19 +259,41 @@ pub(super) fn show(
     })
 }
 
-/// Runs a rule's expression at an instant.
-pub(super) fn run(planned: &Planned, source: &dyn Source, at: Timestamp) -> Result<Vec<Element>, String> {
-    let at = at.minus(planned.query_offset);
+/// Runs a rule's expression at an instant. A recording rule keeps what Prometheus would; of an alerting rule, what
+/// depends on numbers that are none is doubtful, which matters only if there is an element or an `active` alert.
+pub(super) fn run(
+    planned: &Planned,
+    source: &dyn Source,
+    at: Timestamp,
+    active: bool,
+) -> Result<Weighed, String> {
     // One rule that meets a fault of ours must not blind the others.
-    let value = called(|| instant(&planned.expr, source, at, &Limits::default()));
-    let elements = match value.map_err(|panicked| panicked.to_string())?.map_err(|error| error.to_string())? {
+    called(|| weighed(planned, source, at, active)).unwrap_or_else(|panicked| Err(panicked.to_string()))
+}
+
+fn weighed(planned: &Planned, source: &dyn Source, at: Timestamp, active: bool) -> Result<Weighed, String> {
+    let (at, limits) = (at.minus(planned.query_offset), Limits::default());
+    let judged = judge(&planned.expr, source, at, &limits).map_err(|error| error.to_string())?;
+    let elements = match judged.value {
         Value::Vector(elements) => elements,
         Value::Scalar(value) => vec![Element { labels: Labels::empty(), value }],
         Value::Matrix(_) | Value::Text(_) => return Err("the expression gives no instant vector".into()),
     };
-    match planned.limit.filter(|limit| *limit > 0 && elements.len() > *limit) {
-        Some(limit) => Err(format!("{} elements, the group's limit is {limit}", elements.len())),
-        None => Ok(elements),
+    if let Some(limit) = planned.limit.filter(|limit| *limit > 0 && elements.len() > *limit) {
+        return Err(format!("{} elements, the group's limit is {limit}", elements.len()));
+    }
+    let matters = planned.spec.is_some() && (active || !elements.is_empty());
+    if !(judged.in_doubt && matters) {
+        return Ok(Weighed { certain: elements, doubtful: Vec::new() });
+    }
+    let weighed = weigh(&planned.expr, source, at, &limits, elements).map_err(|error| {
+        format!("some number is none (NaN), and without it the expression can't be evaluated: {error}")
+    })?;
+    match weighed.doubtful.len() {
+        found if found > ELEMENTS_MAX => {
+            Err(format!("{found} elements depend on numbers that are none (NaN), at most {ELEMENTS_MAX}"))
+        }
+        _ => Ok(weighed),
     }
 }
 

@@ -105,6 +105,11 @@ impl Bench {
         self.ledger.read_blocking(read).unwrap()
     }
 
+    /// New rules are in force from the next row on.
+    pub(super) fn reload(&mut self, rules: &str) {
+        self.plan.store(Arc::new(plan(self.plan.load().version + 1, rules)));
+    }
+
     /// A start that finds what was there.
     pub(super) fn restart(&mut self) {
         let active = self.ledger.read_blocking(|state| state.active_alerts().cloned().collect()).unwrap();
@@ -218,7 +223,7 @@ impl tocsin_promql::Source for Broken {
 #[test]
 fn a_panic_is_an_error_of_its_rule() {
     let plan = plan(1, "  rules:\n  - {alert: A, expr: 'rate(x[1m]) > 1'}\n");
-    let said = host::run(&plan.rules[0], &Broken, at(0)).unwrap_err();
+    let said = host::run(&plan.rules[0], &Broken, at(0), false).unwrap_err();
     assert_eq!(said, "it panicked; the log has the place");
 }
 

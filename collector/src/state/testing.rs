@@ -273,7 +273,8 @@ pub(crate) fn evaluation(
         Breach { labels, value: 1.0, annotations: Labels::new([("summary", "it is bad")]), alert_labels }
     });
     let (agent, at, elements) = (Some(agent(n)), at(now), elements.collect());
-    Command::Evaluated(Evaluation { agent, rule: rule.clone(), at, samples_seq, elements })
+    let (doubtful, before) = (Vec::new(), None);
+    Command::Evaluated(Evaluation { agent, rule: rule.clone(), at, samples_seq, elements, doubtful, before })
 }
 
 pub(crate) fn run_start(run_id: u128, job_name: &str, started: i64) -> RunStart {

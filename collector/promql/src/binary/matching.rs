@@ -7,7 +7,7 @@ use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::is_stale;
 
 use super::{changes_meaning, elements, reads_names};
-use crate::eval::{ABSENT, Block, EvalError};
+use crate::eval::{ABSENT, Block, Doubt, EvalError};
 use crate::labelling::{Filter, Index};
 use crate::plan::{Binary, Many};
 
@@ -15,7 +15,7 @@ pub(super) fn combine(
     node: &Binary,
     left: Block,
     right: Block,
-    charge: &dyn Fn(usize) -> Result<(), EvalError>,
+    (charge, doubt): (&dyn Fn(usize) -> Result<(), EvalError>, &Doubt),
 ) -> Result<Block, EvalError> {
     let (many, one) = if node.many == Many::Right { (right, left) } else { (left, right) };
     let drops_name = changes_meaning(node);
@@ -38,8 +38,8 @@ pub(super) fn combine(
             let pairs = many.row(at).iter().zip(one.row(other));
             let row = pairs.map(|(many, one)| match is_stale(*many) || is_stale(*one) {
                 true => ABSENT,
-                false if node.many == Many::Right => elements(node, *one, *many),
-                false => elements(node, *many, *one),
+                false if node.many == Many::Right => elements(node, *one, *many, doubt),
+                false => elements(node, *many, *one, doubt),
             });
             charge(many.steps)?;
             result.push_with(|| name(node, drops_name, &many.labels[at], &one.labels[other]), row);

@@ -2,16 +2,23 @@
 
 use tocsin_shared::sample::is_stale;
 
-use crate::eval::{ABSENT, Block, EvalError};
+use crate::eval::{ABSENT, Block, Doubt, EvalError};
 use crate::labelling::{Filter, Index};
 use crate::plan::{Binary, Operator};
 
-pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block, EvalError> {
+pub(super) fn combine(node: &Binary, left: Block, right: Block, doubt: &Doubt) -> Result<Block, EvalError> {
+    let meets = |met, _| met;
+    let misses = |met: bool, _| !met;
     match node.operator {
-        Operator::And => Ok(filtered(left, &right, &node.matching, true)),
-        Operator::Unless => Ok(filtered(left, &right, &node.matching, false)),
+        Operator::And => Ok(filtered(left, &right, &node.matching, meets)),
+        Operator::Unless => Ok(filtered(left, &right, &node.matching, misses)),
         _ => {
-            let rest = filtered(right, &left, &node.matching, false);
+            let number_or_alone = |met: bool, value: f64| !(met && value.is_nan());
+            let left = match doubt.prefers_numbers() {
+                true => filtered(left, &right, &node.matching, number_or_alone),
+                false => left,
+            };
+            let rest = filtered(right, &left, &node.matching, misses);
             if rest.len() == 0 || left.len() == 0 {
                 return Ok(if rest.len() == 0 { left } else { rest });
             }
@@ -24,9 +31,9 @@ pub(super) fn combine(node: &Binary, left: Block, right: Block) -> Result<Block,
     }
 }
 
-/// The elements of `block` that meet, or do not meet, an element of `other` at the same step.
-fn filtered(mut block: Block, other: &Block, matching: &Filter, meeting: bool) -> Block {
-    if block.len() == 0 || other.len() == 0 && !meeting {
+/// The elements of `block` that stay, by their value and by whether they meet an element of `other` at the same step.
+fn filtered(mut block: Block, other: &Block, matching: &Filter, stays: impl Fn(bool, f64) -> bool) -> Block {
+    if block.len() == 0 || other.len() == 0 && stays(false, 0.0) {
         return block;
     }
     let mut index = Index::new(matching);
@@ -43,7 +50,7 @@ fn filtered(mut block: Block, other: &Block, matching: &Filter, meeting: bool) -
         let row = &mut block.values[at * block.steps..(at + 1) * block.steps];
         for (step, value) in row.iter_mut().enumerate() {
             let met = group.is_some_and(|group| present[group * other.steps + step]);
-            if met != meeting {
+            if !stays(met, *value) {
                 *value = ABSENT;
             }
         }

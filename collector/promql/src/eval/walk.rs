@@ -5,12 +5,12 @@ use std::cell::Cell;
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::is_stale;
 
-use super::{ABSENT, Block, EvalError, Scalars};
+use super::{ABSENT, Block, Doubt, EvalError, Scalars};
 use crate::aggregate;
 use crate::binary;
 use crate::expr::Expr;
 use crate::functions::{histogram, labels, math};
-use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Shift, Window};
+use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Operator, Shift, Window};
 use crate::source::{Limits, Source};
 
 /// The instants a node is evaluated at, in milliseconds.
@@ -37,6 +37,7 @@ pub(crate) struct Evaluator<'a> {
     pub(super) expr: &'a Expr,
     pub(super) source: &'a dyn Source,
     pub(super) limits: &'a Limits,
+    doubt: &'a Doubt,
     whole: Grid,
     end: i64,
     samples: Cell<u64>,
@@ -53,10 +54,10 @@ impl<'a> Evaluator<'a> {
         expr: &'a Expr,
         source: &'a dyn Source,
         limits: &'a Limits,
-        whole: Grid,
-        end: i64,
+        doubt: &'a Doubt,
+        (whole, end): (Grid, i64),
     ) -> Self {
-        Self { expr, source, limits, whole, end, samples: Cell::new(0), visits: Cell::new(0) }
+        Self { expr, source, limits, doubt, whole, end, samples: Cell::new(0), visits: Cell::new(0) }
     }
 
     pub(crate) fn grid(&self) -> Grid {
@@ -156,13 +157,14 @@ impl<'a> Evaluator<'a> {
     }
 
     fn absent(&self, inner: &Node, labels: &Labels, grid: Grid) -> Result<Block, EvalError> {
-        let block = self.unsettled(inner, grid)?;
+        let block = self.doubt.turned(|| self.unsettled(inner, grid))?;
         let present = |step: usize| (0..block.len()).any(|at| !is_stale(block.row(at)[step]));
         Ok(missing(labels, (0..grid.count).map(present), grid))
     }
 
     fn absent_over_time(&self, window: &Window, labels: &Labels, grid: Grid) -> Result<Block, EvalError> {
-        Ok(missing(labels, self.presence(window, grid)?.into_iter(), grid))
+        let present = self.doubt.turned(|| self.presence(window, grid))?;
+        Ok(missing(labels, present.into_iter(), grid))
     }
 
     fn each(
@@ -210,17 +212,19 @@ impl<'a> Evaluator<'a> {
         match (node.left.kind(), node.right.kind()) {
             (Kind::Scalar, _) => {
                 let left = self.scalars(&node.left, grid)?;
-                binary::with_scalar(node, self.unsettled(&node.right, grid)?, &left, true)
+                binary::with_scalar(node, self.unsettled(&node.right, grid)?, (&left, true), self.doubt)
             }
             (_, Kind::Scalar) => {
                 let right = self.scalars(&node.right, grid)?;
-                binary::with_scalar(node, self.unsettled(&node.left, grid)?, &right, false)
+                binary::with_scalar(node, self.unsettled(&node.left, grid)?, (&right, false), self.doubt)
             }
             _ => {
                 let names = binary::reads_names(node);
                 let left = self.for_labels(&node.left, grid, names)?;
-                let right = self.for_labels(&node.right, grid, names)?;
-                binary::vectors(node, left, right, &|samples| self.charge(samples))
+                let right = || self.for_labels(&node.right, grid, names);
+                let right =
+                    if node.operator == Operator::Unless { self.doubt.turned(right) } else { right() };
+                binary::vectors(node, (left, right?), &|samples| self.charge(samples), self.doubt)
             }
         }
     }
