@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use tocsin_proto::connect::Endpoint;
 
 use crate::config::{Config, ConfigError};
+use crate::identity::read_pin;
 use crate::jobs::exec::ExecArgs;
 
 /// Tells a Tocsin collector how this host and its scheduled jobs are doing
@@ -23,6 +24,13 @@ pub enum Command {
     /// Get a token with `tocsin token create` where the collector runs. The key that is made here never leaves the
     /// host. If no answer came, run the same command again: it brings the same certificate.
     Enroll(EnrollArgs),
+    /// Come back to a collector that has another certificate authority than this host knows
+    ///
+    /// For a host that was away while the authority was changed: it does not know whom to trust any more, and its agent
+    /// says so. Take the pin from `tocsin authority show` where the collector runs; compare it, it is what makes sure
+    /// that this is the right collector. The host proves who it is by its key; identity and spool stay. The agent may
+    /// run meanwhile; run this as the agent's user.
+    Recover(RecoverArgs),
     /// Collect, keep and stream until stopped
     ///
     /// While the collector cannot be reached, everything is kept in the spool and sent when it is back.
@@ -52,6 +60,20 @@ pub struct EnrollArgs {
     /// Stop the agent first. The identity that came with the copy is kept beside, and used no more.
     #[arg(long)]
     pub split: bool,
+
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct RecoverArgs {
+    /// SHA-256 of the certificate authority of the collector's front listener: 64 hex digits
+    #[arg(long, value_name = "SHA256", value_parser = |text: &str| read_pin(text))]
+    pub pin: [u8; 32],
+
+    /// The collector's front listener [default: the one that this host enrolled with]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub collector: Option<Endpoint>,
 
     #[command(flatten)]
     pub place: PlaceArgs,
@@ -100,6 +122,9 @@ mod tests {
             ("enroll --split --collector c:9444 --token t", true),
             ("enroll --collector c --token t", false),
             ("enroll --token t", false),
+            ("recover --pin 00ffa5e1c2d3b4968778695a4b3c2d1e0f00ffa5e1c2d3b4968778695a4b3c2d", true),
+            ("recover --collector c:7640 --pin 00ff", false),
+            ("recover", false),
             ("run", true),
             ("run --data /srv/agent", true),
             ("run --data /srv/agent --config /etc/tocsin/agent.toml", false),

@@ -16,14 +16,17 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use tocsin_proto::connect::Endpoint;
-use tocsin_shared::certificate::{AgentCertificate, BACKDATED, InvalidCertificate};
+use tocsin_shared::certificate::{AgentCertificate, BACKDATED, InvalidCertificate, authority_cluster};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::private_file::{self, PrivateFileError};
 use tocsin_shared::secret::{Secret, Sha256, sha256};
 use tocsin_shared::time::Timestamp;
 use tocsin_shared::tls::{self, ClientIdentity, TlsError};
 
-pub use place::{Front, InvalidPlace, Place};
+pub use place::{Front, InvalidPlace, Place, read_pin};
+
+/// How many authorities a collector may have at a time: three, and room for what comes.
+const AUTHORITIES_MAX: usize = 8;
 
 /// Why the identity cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,10 @@ pub enum InvalidAnswer {
     OtherKey,
     #[error("its certificate is for agent {got}, this is agent {expected}")]
     OtherAgent { got: AgentId, expected: AgentId },
+    #[error("it has {0} certificate authorities, at most {AUTHORITIES_MAX} can be")]
+    Authorities(usize),
+    #[error("it has a certificate that is not of an authority of this agent's cluster")]
+    OtherCluster,
 }
 
 /// An identity, whole and consistent.
@@ -80,6 +87,11 @@ impl Identity {
     /// TLS towards the collector, with this identity.
     pub fn tls(&self) -> Result<Arc<rustls::ClientConfig>, TlsError> {
         tls::trusting(&self.authority_pem, Some(&self.client))
+    }
+
+    /// The authorities that it trusts, as the collector is told; `None` if they cannot be read.
+    pub fn bundle_sha256(&self) -> Option<Sha256> {
+        tls::bundle_sha256(&self.authority_pem).ok()
     }
 
     /// When to ask for the next certificate; `jitter` from 0 to 1, drawn anew for each certificate.
@@ -174,6 +186,11 @@ impl IdentityDir {
         written.ok().map(Timestamp::from_system)
     }
 
+    /// Makes durable what a kill between a file and its sync has left only readable.
+    pub fn settle(&self) -> Result<(), IdentityError> {
+        Ok(private_file::settle(&self.0)?)
+    }
+
     /// The identity, or `None` on a host that has not enrolled. An enrolment that was cut short is none.
     pub fn load(&self) -> Result<Option<Identity>, IdentityError> {
         let Some(pair) = private_file::read(&self.pair())? else { return Ok(None) };
@@ -249,6 +266,22 @@ impl IdentityDir {
         Ok(identity)
     }
 
+    /// Trusts these authorities from now on, PEM: all of them of the identity's cluster.
+    pub fn trusts(&self, present: &Identity, authority_pem: &str) -> Result<Identity, IdentityError> {
+        let authorities = tls::certificates(authority_pem, "the authorities").map_err(InvalidAnswer::from)?;
+        if authorities.len() > AUTHORITIES_MAX {
+            return Err(InvalidAnswer::Authorities(authorities.len()).into());
+        }
+        let ours = |der: &_| authority_cluster(der) == Some(present.place.cluster);
+        if !authorities.iter().all(|authority| ours(authority.as_ref())) {
+            return Err(InvalidAnswer::OtherCluster.into());
+        }
+        let identity = Identity { authority_pem: authority_pem.to_owned(), ..present.clone() };
+        identity.tls().map_err(InvalidAnswer::from)?;
+        private_file::replace(&self.authority(), authority_pem)?;
+        Ok(identity)
+    }
+
     fn take_over(&self, key: &PendingKey, certificate_pem: &str) -> Result<(), IdentityError> {
         private_file::replace(&self.pair(), &pair_pem(key, certificate_pem))?;
         Ok(private_file::remove(&self.pending())?)
@@ -260,6 +293,14 @@ impl IdentityDir {
         private_file::move_dir(&self.0, &aside)?;
         private_file::create_dir(&self.0)?;
         Ok(aside)
+    }
+
+    /// Writes down where the collector's front listens, and what its chain ends in.
+    pub fn fronted(&self, present: &Identity, front: Front) -> Result<Identity, IdentityError> {
+        let mut identity = present.clone();
+        identity.place.front = Some(front);
+        private_file::replace(&self.place(), &identity.place.print())?;
+        Ok(identity)
     }
 
     /// Writes down that the collector has moved.

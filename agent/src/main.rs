@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
-use tocsin_agent::cli::{Cli, Command, EnrollArgs, RunArgs};
+use tocsin_agent::cli::{Cli, Command, EnrollArgs, RecoverArgs, RunArgs};
 use tocsin_agent::config::{Config, LogLevel};
 use tocsin_agent::enroll::{self, Enrolled};
 use tocsin_agent::explain::one_line;
-use tocsin_agent::{jobs, run};
+use tocsin_agent::{jobs, recover, run};
 use tocsin_shared::log_limit::Limited;
 use tocsin_shared::supervise::Manager;
 use tokio::runtime::{Builder, Runtime};
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         // First of all, before there is any thread: the job gets this process's own signals and descriptors.
         Command::Exec(args) => return jobs::exec::exec_main(args),
         Command::Enroll(args) => enroll(args),
+        Command::Recover(args) => recover(args),
         Command::Run(args) => run_agent(args),
     };
     match done {
@@ -51,6 +52,17 @@ fn enroll(args: EnrollArgs) -> anyhow::Result<()> {
     let options = enroll::Options { collector, token, data_dir: place.load()?.data_dir, hostname, split };
     let Enrolled { agent, instance, env, collector } = runtime()?.block_on(enroll::enroll(options))?;
     println!("enrolled as {instance} ({env}), agent {agent}; it will stream to {collector}");
+    Ok(())
+}
+
+fn recover(args: RecoverArgs) -> anyhow::Result<()> {
+    let RecoverArgs { pin, collector, place } = args;
+    let data_dir = place.load()?.data_dir;
+    let identity = runtime()?.block_on(recover::with_pin(&data_dir, pin, collector))?;
+    println!(
+        "recovered as agent {} with a certificate until {}; a running agent connects within ten minutes, or when it is restarted",
+        identity.place.agent, identity.not_after
+    );
     Ok(())
 }
 

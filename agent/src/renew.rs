@@ -2,10 +2,12 @@
 //!
 //! At half of a certificate's life, give or take a tenth, a new key asks for the next one, over a connection of its
 //! own that shows the present one. The stream goes on undisturbed: the new certificate is used from its next
-//! connection on. When the old one has run out, `recover` asks instead. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
+//! connection on. When the old one has run out, or another authority signs than the one that is known here, `recover`
+//! asks instead. Promises: a failure is retried with growing waits for as long as it takes; nothing is ever removed.
 //! The certificate's dates are the collector's; this host's clock may be years off and may be set at any time. So it is
 //! renewed when any of what can be known says that it is time: `Due`.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ use crate::explain::one_line;
 use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::recover::{RecoverError, recover};
 use crate::tick::Reading;
+use crate::trust::Trust;
 
 /// For name, TCP, TLS and HTTP/2 together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -59,12 +62,12 @@ enum RenewError {
 pub(crate) async fn run(
     data_dir: PathBuf,
     collector: Option<Endpoint>,
-    renewed: Arc<Notify>,
+    (renewed, trust): (Arc<Notify>, Arc<Trust>),
     stop: CancellationToken,
 ) {
     let kept = async {
         loop {
-            if let Err(error) = until_due(&data_dir).await {
+            if let Err(error) = until_due(&data_dir, &trust).await {
                 if matches!(error, RenewError::NotEnrolled) {
                     sleep(ENROLLED_LOOK).await;
                     continue;
@@ -74,7 +77,7 @@ pub(crate) async fn run(
                 continue;
             }
             let mut failures = 0;
-            while let Err(error) = renew_or_recover(&data_dir, collector.as_ref()).await {
+            while let Err(error) = renew_or_recover(&data_dir, collector.as_ref(), &trust).await {
                 let wait = wait_after(failures, rand::random());
                 failures += 1;
                 let retry_in_s = wait.as_secs();
@@ -95,7 +98,7 @@ fn wait_after(failures: u32, random: f64) -> Duration {
     ceiling.mul_f64(if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 }).max(Duration::from_secs(1))
 }
 
-async fn until_due(data_dir: &Path) -> Result<(), RenewError> {
+async fn until_due(data_dir: &Path, trust: &Trust) -> Result<(), RenewError> {
     let identity = load(data_dir)?;
     let at = identity.renew_at(rand::random());
     tracing::info!(serial = identity.serial, until = %identity.not_after, renewal = %at, "certificate");
@@ -107,7 +110,12 @@ async fn until_due(data_dir: &Path) -> Result<(), RenewError> {
         looked_at_boot_ms: Reading::now().boot_ms,
     };
     while let Some(wait) = due.wait(Reading::now()) {
-        sleep(wait).await;
+        if trust.asked_within(wait).await {
+            tracing::info!(
+                "the certificate is renewed before its time: the collector's authority has changed, or may have"
+            );
+            break;
+        }
     }
     Ok(())
 }
@@ -147,19 +155,29 @@ fn load(data_dir: &Path) -> Result<Identity, RenewError> {
 }
 
 /// Renews, or, when the certificate has run out, proves the key. Our clock may be wrong about that, so it is renewed if
-/// the collector lets it.
-async fn renew_or_recover(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestamp, RenewError> {
+/// the collector lets it. The same when one end does not know the other's authority any more.
+async fn renew_or_recover(
+    data_dir: &Path,
+    collector: Option<&Endpoint>,
+    trust: &Trust,
+) -> Result<Timestamp, RenewError> {
     let present = load(data_dir)?;
     let (left, now) = (present.not_after, Reading::now().wall);
     if left > now {
         warn_of_end(&present, now);
-        return renew(data_dir, collector).await;
     }
-    if let Ok(until) = renew(data_dir, collector).await {
-        return Ok(until);
-    }
-    tracing::warn!(ended = %left, "the certificate has run out: asking for another one by proof of its key");
+    let error = match renew(data_dir, collector).await {
+        Ok(renewed) => {
+            trust.read(&renewed);
+            return Ok(renewed.not_after);
+        }
+        Err(error) if left > now && !error.is_strange() => return Err(error),
+        Err(error) => error,
+    };
+    let why = one_line(&error);
+    tracing::warn!(ends = %left, why, "the certificate is of no use: asking for another one by proof of its key");
     let recovered = recover(&IdentityDir::open(data_dir)?, &present).await?;
+    trust.read(&recovered);
     tracing::info!(serial = recovered.serial, until = %recovered.not_after, "this host has recovered");
     Ok(recovered.not_after)
 }
@@ -175,8 +193,21 @@ fn warn_of_end(present: &Identity, now: Timestamp) {
     }
 }
 
+impl RenewError {
+    /// Whether the collector may have another authority than this host knows, or not know that of its certificate: then
+    /// the connection breaks off, or is not made at all.
+    fn is_strange(&self) -> bool {
+        use ConnectError::{CertificateRefused, UnknownAuthority};
+        match self {
+            Self::Connect(error) => matches!(error, UnknownAuthority { .. } | CertificateRefused { .. }),
+            Self::Refused(status) => status.source().is_some(),
+            _ => false,
+        }
+    }
+}
+
 /// Asks for the next certificate once.
-async fn renew(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestamp, RenewError> {
+async fn renew(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Identity, RenewError> {
     let present = load(data_dir)?;
     let dir = IdentityDir::open(data_dir)?;
     let key = dir.pending_key()?;
@@ -188,7 +219,7 @@ async fn renew(data_dir: &Path, collector: Option<&Endpoint>) -> Result<Timestam
     let pb::RenewResponse { certificate_pem, ca_pem } = answer.map_err(RenewError::Refused)?.into_inner();
     let identity = dir.renewed(key, &certificate_pem, &ca_pem, &present)?;
     tracing::info!(serial = identity.serial, until = %identity.not_after, "the certificate is renewed");
-    Ok(identity.not_after)
+    Ok(identity)
 }
 
 #[cfg(test)]
@@ -251,6 +282,7 @@ mod tests {
     async fn without_an_identity_nothing_is_asked() {
         let data = tempfile::tempdir().unwrap();
         assert!(matches!(renew(data.path(), None).await, Err(RenewError::NotEnrolled)));
-        assert!(matches!(until_due(data.path()).await, Err(RenewError::NotEnrolled)));
+        let trust = Trust::new(data.path().to_owned());
+        assert!(matches!(until_due(data.path(), &trust).await, Err(RenewError::NotEnrolled)));
     }
 }

@@ -32,6 +32,7 @@ use crate::renew;
 use crate::spool::{self, Spool, SpoolError};
 use crate::stream::{Greeting, Stream};
 use crate::tick::{self, Reading, Ticked};
+use crate::trust::Trust;
 
 /// For the parts to end after they were told to.
 const GRACE: Duration = Duration::from_secs(4);
@@ -151,6 +152,7 @@ async fn start(
         Observed { keeper: keeper.clone(), connected: Arc::clone(&connected), jobs: intake.counters() };
     let ticks = Arc::new(AtomicU64::new(0));
     start_ticking(config, keeper, observed, Arc::clone(&ticks)).map_err(RunError::Thread)?;
+    let trust = Arc::new(Trust::new(config.data_dir.clone()));
     let stream = Stream {
         data_dir: config.data_dir.clone(),
         collector: config.collector.clone(),
@@ -158,8 +160,9 @@ async fn start(
         greeting: greeting(inventory, config.interval),
         connected,
         renewed: Arc::default(),
+        trust: Arc::clone(&trust),
     };
-    let renewed = Arc::clone(&stream.renewed);
+    let renewed = (Arc::clone(&stream.renewed), trust);
     let parts = Parts { tracker: TaskTracker::new(), stopping: stop.child_token() };
     parts.spawn("stream", stream.run(parts.stopping.clone()));
     let renewal =

@@ -32,6 +32,7 @@ use crate::explain::one_line;
 use crate::identity::{Identity, IdentityDir, IdentityError};
 use crate::keep::{Keeper, Stopping};
 use crate::spool::SpoolError;
+use crate::trust::Trust;
 
 /// For name, TCP, TLS and HTTP/2 together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,6 +41,8 @@ const STAY_AWAY: &str = "grpc-retry-pushback-ms";
 
 /// How often it is looked whether this host has been enrolled meanwhile.
 const ENROLLED_LOOK: Duration = Duration::from_secs(2);
+/// Into how much time the first renewals of hosts are spread that find another authority than theirs.
+const RENEWAL_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 /// The least time between two new epochs: each sends again what was not settled.
 const EPOCHS_APART: Duration = Duration::from_secs(600);
 
@@ -108,6 +111,14 @@ impl Ended {
     }
 }
 
+impl Ended {
+    /// Whether one end does not know the other's authority.
+    fn is_strange(&self) -> bool {
+        use ConnectError::{CertificateRefused, UnknownAuthority};
+        matches!(self, Self::Connect(UnknownAuthority { .. } | CertificateRefused { .. }))
+    }
+}
+
 /// How long the collector asked us to stay away.
 fn stay_away(ended: &Ended) -> Option<Duration> {
     let Ended::Status(status) = ended else { return None };
@@ -126,6 +137,7 @@ pub(crate) struct Stream {
     pub connected: Arc<AtomicBool>,
     /// Told when there is a new certificate: what was refused may be taken now.
     pub renewed: Arc<Notify>,
+    pub trust: Arc<Trust>,
 }
 
 impl Stream {
@@ -155,6 +167,10 @@ impl Stream {
                 let epoch = self.keeper.current().epoch();
                 tracing::warn!(error = one_line(&ended), %epoch, "a new epoch begins; what is not settled is sent again");
                 continue;
+            }
+            if ended.is_strange() {
+                // The collector may have another authority since: a renewal finds out, and recovers if need be.
+                self.trust.ask(RENEWAL_AFTER_REFUSAL, rand::random());
             }
             let (refused, asked) = (ended.is_refusal(), stay_away(&ended));
             let wait = backoff.next(Attempt { lasted, refused, asked }, rand::random());
@@ -199,7 +215,8 @@ impl Stream {
             Err(ended) => return (ended, None),
         };
         let begun = Instant::now();
-        let Err(ended) = client::session(channel, &self.keeper, &self.greeting, &self.connected).await;
+        let Err(ended) =
+            client::session(channel, &self.keeper, (&self.greeting, &self.trust), &self.connected).await;
         (ended, Some(begun.elapsed()))
     }
 
@@ -219,6 +236,7 @@ impl Stream {
             }
         };
         *known = Some(identity.clone());
+        self.trust.read(&identity);
         self.keeper.current().claim(identity.place.agent).await??;
         let endpoint = self.collector.as_ref().unwrap_or(&identity.place.collector);
         Ok(connect::connect_again(endpoint, identity.tls()?, CONNECT_TIMEOUT, last_good).await?)

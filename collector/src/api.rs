@@ -36,10 +36,12 @@ use crate::evaluate::plan::Plan;
 use crate::evaluate::statistics::Statistics;
 use crate::feed::Subscribers;
 use crate::identity::authorise::Caller;
+use crate::identity::authorities::Authorities;
 use crate::ingest::presence::Presence;
 use crate::ingest::quota::Quotas;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
+use crate::listen::certificate::ServerCertificate;
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, State};
@@ -65,8 +67,6 @@ pub struct About {
     pub data_dir: PathBuf,
     /// What was found wrong at the start and since, a line each.
     pub problems: Mutex<Vec<String>>,
-    /// SHA-256 of the authority's certificate, for join tokens.
-    pub ca_pin: [u8; 32],
 }
 
 /// What calls share among each other.
@@ -107,6 +107,11 @@ pub struct Api {
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
     pub about: Arc<About>,
+    pub authorities: Arc<Authorities>,
+    /// What the front shows: join tokens pin what its chain ends in.
+    pub front: Arc<ServerCertificate>,
+    /// How long two authorities are trusted before the new one signs.
+    pub overlap: Duration,
     pub reload: ReloadRules,
     /// What cursors are of: drawn when the data directory is made.
     pub store_epoch: String,

@@ -18,9 +18,11 @@ mod records;
 mod rows;
 mod session;
 pub mod skew;
+mod trust;
 
 pub use opening::Opening;
 pub use session::Agents;
+pub use trust::Telling;
 
 use std::time::Duration;
 

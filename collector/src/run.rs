@@ -4,6 +4,7 @@
 //! durable but not evaluated is evaluated before any new row. Stop: no new connections, sessions end, the
 //! rows' writer, evaluation, the ledger with a checkpoint, the store.
 
+mod certificates;
 mod disk;
 mod keep;
 mod local;
@@ -33,7 +34,7 @@ use crate::config::Config;
 use crate::evaluate;
 use crate::evaluate::plan::Plan;
 use crate::evaluate::statistics::Statistics;
-use crate::identity::ca::Authority;
+use crate::identity::authorities::Authorities;
 use crate::ingest::presence::Presence;
 use crate::ingest::quota::Quotas;
 use crate::ingest::skew::Skews;
@@ -69,7 +70,7 @@ pub struct Running {
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) ledger: Ledger,
     pub(crate) rows: Rows,
     pub(crate) samples: Arc<samples::Store>,
@@ -93,7 +94,6 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let lock = setup::lock(&config.data_dir)?;
     let ports = setup::bind(&config).await?;
     let config = Arc::new(config);
-    let authority = Arc::new(setup::authority(&config)?);
     let store_epoch = setup::store_epoch(&config.data_dir)?;
     let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, &rule_files::load(&config)?)));
     let fatal = Fatal::new(stop.clone());
@@ -101,6 +101,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
 
     let room = setup::room(&disk, &config)?;
     let opened = ledger::open(disk.clone(), &config.data_dir.join("journal"))?.in_room(room.clone());
+    let authorities = Arc::new(setup::authorities(&config, opened.state())?);
     let mut problems = opened.problems.clone();
     phases.done("events");
     let (samples, set_aside) =
@@ -137,7 +138,13 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         ..Defaults::default()
     };
     let ledger = opened.start(defaults.clone(), fatal.clone());
-    let credential_file = setup::credential(&config, &ledger, &authority, ports.front()).await?;
+    let first = Command::AuthorityFound(authorities.current().describe());
+    ledger
+        .submit(first, Actor::System)
+        .await?
+        .map_err(|refusal| StartError::other("note the authority", refusal))?;
+    let bundle_pem = authorities.current().bundle_pem.clone();
+    let credential_file = setup::credential(&config, &ledger, &bundle_pem, ports.front()).await?;
     let statistics = Arc::new(Statistics::default());
     let unevaluated = found.unevaluated.last().map_or(0, |row| row.samples_seq);
     let (out, durable) = std::sync::mpsc::sync_channel(evaluate::QUEUE);
@@ -156,7 +163,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     let projection = projector::start(store, &ledger, stop.clone()).await?;
     phases.done("store");
     let parts = Parts {
-        authority,
+        authorities,
         ledger,
         rows,
         samples,

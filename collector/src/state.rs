@@ -6,6 +6,7 @@
 
 mod access;
 mod alerts;
+pub(crate) mod authority;
 pub mod command;
 mod consumers;
 mod credentials;
@@ -29,7 +30,7 @@ pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
 
-use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
+use tocsin_shared::access::{Certificate, CertificateAuthority, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;
 use tocsin_shared::event::{Event, Hole, LaneProgress, Sealed, Subject};
 use tocsin_shared::host::{Host, HostState};
@@ -73,6 +74,7 @@ impl State {
         records.extend(self.hosts.all().cloned().map(Subject::Host));
         records.extend(self.access.tokens().cloned().map(Subject::Token));
         records.extend(self.access.certificates().cloned().map(Subject::Certificate));
+        records.extend(self.access.authorities().cloned().map(Subject::Authority));
         records.extend(self.access.principals().cloned().map(Subject::Principal));
         records.extend(self.access.consumers().cloned().map(Subject::Consumer));
         records.extend(self.lanes.all().map(Subject::Lane));
@@ -113,6 +115,7 @@ impl State {
             }
             Subject::Token(token) => self.access.put_token(token),
             Subject::Certificate(certificate) => self.access.put_certificate(certificate),
+            Subject::Authority(authority) => self.access.put_authority(authority),
             Subject::Principal(principal) => self.access.put_principal(principal),
             Subject::Consumer(consumer) => self.access.put_consumer(consumer),
             Subject::Lane(lane) => self.lanes.put(lane),
@@ -256,6 +259,11 @@ impl State {
     /// The certificates of an agent, oldest generation first.
     pub fn certificates_of(&self, agent: AgentId) -> impl DoubleEndedIterator<Item = &Certificate> {
         self.access.certificates_of(agent)
+    }
+
+    /// The certificate authorities, oldest first, with the last of those that are retired.
+    pub fn authorities(&self) -> impl Iterator<Item = &CertificateAuthority> {
+        self.access.authorities()
     }
 
     /// A principal by its name.

@@ -66,6 +66,11 @@ fn digest(field: &'static str, bytes: Vec<u8>) -> Result<[u8; 32], InvalidMessag
         .map_err(|bytes: Vec<u8>| InvalidMessage::new(field, format!("{} bytes, not 32", bytes.len())))
 }
 
+/// No bytes are "none".
+fn maybe_digest(field: &'static str, bytes: Vec<u8>) -> Result<Option<[u8; 32]>, InvalidMessage> {
+    if bytes.is_empty() { Ok(None) } else { digest(field, bytes).map(Some) }
+}
+
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
     field: &'static str,
     text: &str,

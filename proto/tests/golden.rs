@@ -84,6 +84,8 @@ fn samples() -> BTreeMap<String, Sample> {
             }),
         ),
         ("session_request.heartbeat", sample(up(heartbeat()))),
+        ("session_request.heartbeat_with_bundle", sample(up(heartbeat_with_bundle()))),
+        ("session_request.hello_with_bundle", sample(up(hello_with_bundle()))),
         ("session_request.hello", sample(up(hello()))),
         ("session_request.hello_of_process", sample(up(hello_of_process()))),
         ("session_request.records.gap", sample(up(records(4, gap())))),
@@ -117,6 +119,7 @@ fn samples() -> BTreeMap<String, Sample> {
         ("session_response.acknowledgement", sample(down(acknowledgement()))),
         ("session_response.config", sample(down(Down::Config(config())))),
         ("session_response.throttle", sample(down(throttle()))),
+        ("session_response.trust", sample(down(trust()))),
         ("session_response.welcome", sample(down(welcome()))),
         ("session_response.welcome_with_tip", sample(down(welcome_with_tip()))),
         ("subscribe_request.acked", sample(subscribe(Since::Acked(true)))),
@@ -158,6 +161,8 @@ fn samples() -> BTreeMap<String, Sample> {
         .zip(0..)
         .map(|(name, kind)| (format!("event.{name}"), sample(pb::Event::from(&Draw(kind).event(kind)))))
         .collect();
+    let authority = ("event.authority".to_owned(), sample(pb::Event::from(&Draw(11).event(11))));
+    let events = events.into_iter().chain([authority]);
     all.drain(..).map(|(name, sample)| (name.to_owned(), sample)).chain(events).collect()
 }
 

@@ -46,6 +46,44 @@ pub struct Certificate {
     pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub revoked_at: Option<Timestamp>,
+    /// The number of the authority that signed it; 1 for those of a time when there was only one.
+    pub authority: u32,
+}
+
+/// Where a certificate authority stands. At most one is incoming, one issuing and one outgoing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthorityState {
+    /// Trusted, and signs nothing yet: agents learn of it.
+    Incoming,
+    /// Signs.
+    Issuing,
+    /// Signed before; what it signed is trusted still.
+    Outgoing,
+    /// Nobody trusts it any more.
+    Retired,
+}
+
+impl AuthorityState {
+    /// Whether what it signs is taken.
+    pub const fn is_trusted(self) -> bool {
+        !matches!(self, Self::Retired)
+    }
+}
+
+/// A certificate authority of this collector. Its key is `number`; its private key is in no record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CertificateAuthority {
+    /// From 1, one more for each.
+    pub number: u32,
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// SHA-256 of the certificate (DER).
+    pub sha256: [u8; 32],
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub state: AuthorityState,
+    /// When the state last changed.
+    pub state_since: Timestamp,
 }
 
 /// What a named credential may do. Deny by default; the table is `authorise`'s.

@@ -43,6 +43,16 @@ pub fn parse_cluster_uri(text: &str) -> Option<Uuid> {
     (cluster_uri(cluster) == text).then_some(cluster)
 }
 
+/// The cluster that an authority's certificate (DER) names; `None` for a certificate of anything else.
+pub fn authority_cluster(der: &[u8]) -> Option<Uuid> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let names = certificate.subject_alternative_name().ok()?;
+    match names.map(|names| names.value.general_names.as_slice()).unwrap_or_default() {
+        [GeneralName::URI(uri)] if certificate.is_ca() => parse_cluster_uri(uri),
+        _ => None,
+    }
+}
+
 impl FromStr for AgentUri {
     type Err = InvalidCertificate;
 

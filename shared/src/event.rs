@@ -4,7 +4,7 @@
 //! consumer needs no other source, and a checkpoint is a list of records. Public events are the feed; internal
 //! ones (pending alerts, cursors, credentials, sealing) are never selected by any filter of it.
 
-use crate::access::{Certificate, Consumer, JoinToken, Principal};
+use crate::access::{Certificate, CertificateAuthority, Consumer, JoinToken, Principal};
 use crate::alert::Alert;
 use crate::host::Host;
 use crate::identity::{AgentId, Epoch};
@@ -102,6 +102,14 @@ event_kinds! {
     TokenUsed = "token.used", false;
     CertificateIssued = "certificate.issued", false;
     CertificateRevoked = "certificate.revoked", false;
+    /// The first authority of a collector, or one that is to take the place of the issuing one.
+    AuthorityAdded = "authority.added", false;
+    /// It signs from now on.
+    AuthorityIssuing = "authority.issuing", false;
+    /// It signs no more; what it signed is trusted still.
+    AuthorityOutgoing = "authority.outgoing", false;
+    /// Nothing that it signed is taken any more.
+    AuthorityRetired = "authority.retired", false;
     PrincipalCreated = "principal.created", false;
     PrincipalRevoked = "principal.revoked", false;
     ConsumerMoved = "consumer.moved", false;
@@ -190,6 +198,7 @@ pub enum Subject {
     Lane(LaneProgress),
     Sealed(Sealed),
     Hole(Hole),
+    Authority(CertificateAuthority),
 }
 
 /// One line of the events journal.

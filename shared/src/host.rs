@@ -55,6 +55,8 @@ pub struct Host {
     pub recovered_at: Option<Timestamp>,
     /// Until when an operator lets it come back once more, also with an older key.
     pub recovery_until: Option<Timestamp>,
+    /// The authorities that its agent trusts, as it reported once they were durable there: see `tls::bundle_sha256`.
+    pub bundle_sha256: Option<[u8; 32]>,
 }
 
 impl Host {

@@ -75,6 +75,12 @@ pub fn move_dir(from: &Path, to: &Path) -> Result<(), PrivateFileError> {
     sync_parent(to)
 }
 
+/// Makes a file or directory durable that is only known to be readable: somebody else wrote it, or a kill came between
+/// a write and its sync.
+pub fn settle(path: &Path) -> Result<(), PrivateFileError> {
+    sync_dir(path)
+}
+
 /// Removes a file for good; one that is not there is fine.
 pub fn remove(path: &Path) -> Result<(), PrivateFileError> {
     match fs::remove_file(path) {

@@ -61,10 +61,29 @@ pub fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem.expose().as_bytes()).map_err(|error| TlsError::Key(error.to_string()))
 }
 
+/// A set of authorities as one digest, whatever their order: SHA-256 of the sorted SHA-256 of each (DER).
+pub fn bundle_sha256(authority_pem: &str) -> Result<Sha256, TlsError> {
+    Ok(sha256(&pins(authority_pem)?.concat()))
+}
+
+/// SHA-256 of each authority (DER), sorted.
+pub fn pins(authority_pem: &str) -> Result<Vec<Sha256>, TlsError> {
+    let authorities = certificates(authority_pem, "the authorities")?;
+    let mut digests: Vec<Sha256> = authorities.iter().map(|authority| sha256(authority)).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    Ok(digests)
+}
+
 /// For a host that only has a token: trusts a chain whose last certificate has this SHA-256 (DER).
 pub fn pinned(pin: Sha256) -> Result<Arc<ClientConfig>, TlsError> {
+    pinned_to(vec![pin])
+}
+
+/// The same where any of these digests will do.
+pub fn pinned_to(pins: Vec<Sha256>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
-    let verifier = PinnedVerifier { pin, provider: Arc::clone(&provider) };
+    let verifier = PinnedVerifier { pins, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(rejected)?
@@ -130,7 +149,7 @@ pub fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, T
 /// Asks for the pinned certificate at the end of the chain, then for all that webpki asks for with it as the root.
 #[derive(Debug)]
 struct PinnedVerifier {
-    pin: Sha256,
+    pins: Vec<Sha256>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -144,7 +163,8 @@ impl ServerCertVerifier for PinnedVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let authority = intermediates.last().unwrap_or(end_entity);
-        if !same_digest(&sha256(authority), &self.pin) {
+        let shown = sha256(authority);
+        if !self.pins.iter().any(|pin| same_digest(&shown, pin)) {
             return Err(CertificateError::Other(OtherError(Arc::new(PinMismatch))).into());
         }
         let mut roots = RootCertStore::empty();

@@ -1,6 +1,7 @@
 //! What the README promises, against the real programs: a promise, a file.
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
+mod authority;
 mod clock;
 mod disk_agent;
 mod disk_collector;

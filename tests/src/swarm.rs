@@ -156,7 +156,7 @@ impl Stream {
                     progress = tokio::time::Instant::now();
                 }
                 _ = heartbeat.tick() => {
-                    let beat = pb::Heartbeat { clock: Some(clock()), waiting: vec![0; 3] };
+                    let beat = pb::Heartbeat { clock: Some(clock()), waiting: vec![0; 3], ..Default::default() };
                     session.say(Up::Heartbeat(beat)).await?;
                 }
                 () = self.due(rows.seq, opened), if may_send => {

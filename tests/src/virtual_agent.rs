@@ -133,6 +133,7 @@ impl VirtualAgent {
             facts: Vec::new(),
             interval_ms,
             process: Uuid::new_v4().simple().to_string(),
+            bundle_sha256: Vec::new(),
         };
         up.send(pb::SessionRequest { kind: Some(Up::Hello(hello)) }).await?;
         let down =

@@ -111,7 +111,8 @@ fn read_front(front: Option<String>, pin: Option<String>) -> Result<Option<Front
     }
 }
 
-fn read_pin(text: &str) -> Result<Sha256, InvalidPlace> {
+/// A pin as people and `identity.toml` write it: 64 hex digits.
+pub fn read_pin(text: &str) -> Result<Sha256, InvalidPlace> {
     let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
     let pin: Option<Sha256> = bytes.and_then(|bytes| bytes.try_into().ok());

@@ -8,6 +8,7 @@ use rcgen::{
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
+use tocsin_shared::certificate::cluster_uri;
 use uuid::Uuid;
 
 struct Authority {
@@ -17,9 +18,14 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
+        Self::of(place(1).cluster)
+    }
+
+    fn of(cluster: Uuid) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.subject_alt_names = vec![SanType::URI(cluster_uri(cluster).try_into().unwrap())];
         let pem = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), pem }
     }
@@ -289,4 +295,47 @@ fn renewal_is_at_half_of_the_life_give_or_take_a_tenth() {
         assert_eq!(renew_at(start, after(life), jitter), after(at), "{life} {jitter}");
     }
     assert_eq!(renew_at(start, Timestamp::MIN, 0.5), start, "a life that ends before it begins is over");
+}
+
+// Cases: I6
+#[test]
+fn other_authorities_are_kept_whole_or_not_at_all() {
+    let (host, old) = Host::enrolled();
+    let (next, stranger) = (Authority::new(), Authority::of(Uuid::from_u128(5)));
+    let first = &host.authority.pem;
+    let both = format!("{first}{}", next.pem);
+    let before = host.files();
+    let leaf = fs::read_to_string(host.path("agent.pem")).unwrap();
+    for (bundle, says) in [
+        (String::new(), "no certificate"),
+        (both[..both.len() - 40].to_owned(), "damaged"),
+        (format!("{first}{}", stranger.pem), "not of an authority of this agent's cluster"),
+        (format!("{first}{}", without_key(&leaf)), "not of an authority of this agent's cluster"),
+        (first.repeat(9), "it has 9 certificate authorities"),
+    ] {
+        let error = host.dir.trusts(&old, &bundle).unwrap_err().to_string();
+        assert!(error.contains("answer is not usable") && error.contains(says), "{says}: {error}");
+        assert_eq!(host.files(), before, "{says}");
+    }
+    // A kill in the middle leaves the old ones, and half of a file that nobody reads.
+    fs::write(host.path("ca.pem.new"), &both[..100]).unwrap();
+    assert_eq!(host.dir.load().unwrap().unwrap().bundle_sha256(), old.bundle_sha256());
+    let kept = host.dir.trusts(&old, &both).unwrap();
+    assert_ne!(kept.bundle_sha256(), old.bundle_sha256());
+    let loaded = host.dir.load().unwrap().unwrap();
+    assert_eq!(loaded.bundle_sha256(), kept.bundle_sha256(), "what is reported is what a start finds");
+    assert_eq!((loaded.serial, loaded.place), (old.serial, old.place));
+    // The certificate of the first one goes with the second alone, until it is renewed.
+    host.dir.trusts(&kept, &next.pem).unwrap();
+    assert!(host.dir.load().unwrap().unwrap().tls().is_ok());
+}
+
+// Cases: I6
+#[test]
+fn a_pin_that_a_person_brought_is_kept() {
+    let (host, old) = Host::enrolled();
+    let front = Front { endpoint: "collector:7640".parse().unwrap(), pin: [0xa5; 32] };
+    host.dir.fronted(&old, front.clone()).unwrap();
+    let loaded = host.dir.load().unwrap().unwrap();
+    assert_eq!((loaded.place.front, loaded.serial), (Some(front), old.serial));
 }

@@ -17,6 +17,7 @@ use tocsin_proto::pb::session_response::Kind as Down;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::ranges::Ranges;
+use tocsin_shared::secret::Sha256;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,11 +28,13 @@ use super::Ended;
 use super::backlog::Request;
 use super::records;
 use super::session::{Action, PROGRESS_TIMEOUT, Session, SessionError};
+use crate::explain::one_line;
 use crate::keep::life::Tip;
 use crate::keep::{Keeper, Standing};
 use crate::rows::LiveRow;
 use crate::spool::SpoolError;
 use crate::tick::Reading;
+use crate::trust::Trust;
 
 /// The wire's version.
 const PROTOCOL: u32 = 1;
@@ -61,12 +64,13 @@ pub(crate) struct Greeting {
 pub(super) async fn session(
     channel: Channel,
     keeper: &Keeper,
-    greeting: &Greeting,
+    (greeting, trust): (&Greeting, &Trust),
     connected: &AtomicBool,
 ) -> Result<Infallible, Ended> {
     let keeper = &keeper.current();
     let (up, requests) = mpsc::channel(UP_QUEUE);
-    up.try_send(request(Up::Hello(hello(keeper, greeting)))).ok(); // The queue is empty.
+    let told = trust.kept();
+    up.try_send(request(Up::Hello(hello(keeper, greeting, told)))).ok(); // The queue is empty.
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let opened = async {
         let mut down =
@@ -80,12 +84,12 @@ pub(super) async fn session(
     };
     let opened = timeout(WELCOME_TIMEOUT, opened).await;
     let (down, welcome) = opened.map_err(|_| Ended::Protocol("no Welcome within 30 s".into()))??;
-    let mut shell = Shell::welcomed(keeper, up, welcome).await?;
+    let mut shell = Shell::welcomed(keeper, up, welcome, (trust, told)).await?;
     connected.store(true, Ordering::Relaxed);
     shell.run(down).await
 }
 
-fn hello(keeper: &Keeper, greeting: &Greeting) -> pb::Hello {
+fn hello(keeper: &Keeper, greeting: &Greeting, trusted: Option<Sha256>) -> pb::Hello {
     let Greeting { agent_version, boot_id, facts, interval, process } = greeting;
     pb::Hello {
         protocol_version: PROTOCOL,
@@ -97,6 +101,7 @@ fn hello(keeper: &Keeper, greeting: &Greeting) -> pb::Hello {
         interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
         // A spool that is back after it was gone is no copy of itself.
         process: format!("{process}-{}", keeper.moves()),
+        bundle_sha256: trusted.map(Vec::from).unwrap_or_default(),
     }
 }
 
@@ -134,6 +139,9 @@ struct Shell<'a> {
     backlog_at: Option<(u64, u64, u32)>,
     /// Whether rows are being refused: that is said once.
     throttled: bool,
+    trust: &'a Trust,
+    /// Which authorities the collector was told are trusted here.
+    told: Option<Sha256>,
 }
 
 impl<'a> Shell<'a> {
@@ -141,6 +149,7 @@ impl<'a> Shell<'a> {
         keeper: &'a Keeper,
         up: mpsc::Sender<pb::SessionRequest>,
         welcome: pb::Welcome,
+        (trust, told): (&'a Trust, Option<Sha256>),
     ) -> Result<Self, Ended> {
         let pb::Welcome { protocol_version, session, lanes, config } = welcome;
         if protocol_version != PROTOCOL {
@@ -171,6 +180,8 @@ impl<'a> Shell<'a> {
             live_at: None,
             backlog_at: None,
             throttled: false,
+            trust,
+            told,
         })
     }
 
@@ -217,8 +228,14 @@ impl<'a> Shell<'a> {
         // A link so slow that the queue fills needs no further message: what is under way is a sign of life, too.
         if self.up.capacity() > UP_QUEUE / 2 {
             let waiting = self.standing.borrow().waiting.to_vec();
-            let heartbeat = pb::Heartbeat { clock: Some(records::clock(Reading::now())), waiting };
-            self.up.try_send(request(Up::Heartbeat(heartbeat))).ok();
+            let kept = self.trust.kept();
+            let changed = kept.filter(|_| kept != self.told);
+            let bundle_sha256 = changed.map(Vec::from).unwrap_or_default();
+            let clock = Some(records::clock(Reading::now()));
+            let heartbeat = pb::Heartbeat { clock, waiting, bundle_sha256 };
+            if self.up.try_send(request(Up::Heartbeat(heartbeat))).is_ok() {
+                self.told = kept;
+            }
         }
         self.session.sent_heartbeat(self.now());
     }
@@ -255,6 +272,21 @@ impl<'a> Shell<'a> {
         }
         self.session.sent_fill(first, filled.next, &numbers, bytes, self.now());
         Ok(())
+    }
+
+    /// Keeps whom to trust from now on and says so. What cannot be kept is not reported, and the session goes on.
+    fn trust(&mut self, ca_pem: &str, renew_within_ms: u64) {
+        if let Err(error) = self.trust.keep(ca_pem) {
+            tracing::error!(error = one_line(&error), "the collector's new authorities are not kept");
+            return;
+        }
+        if self.trust.kept() != self.told {
+            tracing::info!("the collector's certificate authorities have changed; they are kept");
+            self.heartbeat();
+        }
+        if renew_within_ms > 0 {
+            self.trust.ask(Duration::from_millis(renew_within_ms), rand::random());
+        }
     }
 
     /// Sends a new row, if the collector can read it without any row that it has not.
@@ -328,6 +360,7 @@ impl<'a> Shell<'a> {
             Some(Down::Config(pb::SessionConfig { heartbeat_ms, instance: _ })) => {
                 self.session.set_heartbeat(heartbeat_ms, now);
             }
+            Some(Down::Trust(pb::Trust { ca_pem, renew_within_ms })) => self.trust(&ca_pem, renew_within_ms),
             Some(Down::Welcome(_)) => return Err(Ended::Protocol("a second Welcome".into())),
             None => {} // Of a newer collector; what it says beyond our version can be left.
         }

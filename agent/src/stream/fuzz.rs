@@ -62,7 +62,7 @@ fn answer(session: &mut Session, message: pb::SessionResponse, now: Duration) ->
         }
         Some(Down::Config(config)) => session.set_heartbeat(config.heartbeat_ms, now),
         Some(Down::Welcome(_)) => return false,
-        None => {}
+        Some(Down::Trust(_)) | None => {}
     }
     true
 }

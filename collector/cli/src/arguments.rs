@@ -146,6 +146,9 @@ Examples:
     /// Make and revoke the credentials of people and tools
     #[command(subcommand)]
     Principal(PrincipalCommand),
+    /// Show the certificate authorities, or change the one that signs
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Check rule files, list the rules in force, or read them again
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -407,6 +410,77 @@ retires hosts and reloads rules; admin does everything; consumer follows the fee
         /// Its name
         name: String,
     },
+}
+
+/// `tocsin authority`.
+#[derive(Debug, Subcommand)]
+pub enum AuthorityCommand {
+    /// Show the authorities, who follows a change of them, and the pin of the front listener
+    #[command(after_help = "\
+Examples:
+  tocsin authority show
+  tocsin authority show -o json | jq -r .bundle_pem      for the `ca` of credential files on other hosts
+
+States: incoming is trusted and signs nothing yet; issuing signs; outgoing signed before and is trusted still;
+retired is trusted by nobody, and its key is gone.")]
+    Show,
+    /// Put a new authority in the place of the issuing one, step by step
+    #[command(subcommand, after_help = ROTATION)]
+    Rotate(RotateCommand),
+}
+
+const ROTATION: &str = "\
+A rotation:
+  tocsin authority rotate begin       the new authority is trusted beside the old one; agents are told over their
+                                      streams, keep it on disk and report it
+  tocsin authority show               who has not reported yet; `begin` again changes nothing
+  tocsin authority rotate switch      the new authority signs: every host has reported, and two lives of agents'
+                                      certificates have passed since `begin`. Agents renew within a tenth of a life
+  tocsin authority rotate finish      every host has a certificate of the new authority: the old one is retired
+
+Credential files on other hosts need the new `ca` before `finish`: `tocsin authority show -o json | jq -r .bundle_pem`.
+Join tokens that were made before `finish` are good for nothing after it.
+
+A host that was left behind keeps its identity and its spool. Until `finish` it comes back by itself. After that:
+  tocsin-agent recover --pin PIN      on that host, as the agent's user, with the front pin of `tocsin authority show`
+and, if it had recovered within the last 30 days, before that `tocsin host allow-recovery HOST`.";
+
+/// `tocsin authority rotate`.
+#[derive(Debug, Subcommand)]
+pub enum RotateCommand {
+    /// Trust a new authority beside the issuing one
+    #[command(after_help = "\
+Example:
+  tocsin authority rotate begin
+
+The new authority is made on the collector's host. To bring your own, put `ca.key` (PKCS #8, mode 600) and `ca.pem`
+into `authority/incoming` of the collector's data directory, readable for the collector alone, and begin then. Its
+certificate is that of an authority and names tocsin://CLUSTER as its one subject alternative name (a URI); CLUSTER
+stands in `tocsin authority show -o json`.")]
+    Begin,
+    /// Let the new authority sign, and show it to agents
+    #[command(after_help = "\
+Examples:
+  tocsin authority rotate switch
+  tocsin authority rotate switch --strand 2      leaves behind the two hosts that have not reported
+  tocsin authority rotate switch --strand 0      everybody has reported: do not wait for the overlap")]
+    Switch {
+        /// Leave hosts behind that do not trust the new authority: exactly this many
+        #[arg(long, value_name = "N")]
+        strand: Option<u32>,
+    },
+    /// Trust the old authority no more, and remove its key
+    #[command(after_help = "\
+Examples:
+  tocsin authority rotate finish
+  tocsin authority rotate finish --strand 1      leaves behind the host that has not renewed")]
+    Finish {
+        /// Leave hosts behind whose certificate is one of the old authority: exactly this many
+        #[arg(long, value_name = "N")]
+        strand: Option<u32>,
+    },
+    /// Take the new authority back while it signs nothing, and remove its key
+    Cancel,
 }
 
 /// `tocsin rules`.

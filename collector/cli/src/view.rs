@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod alert;
+pub mod authority;
 pub mod feed;
 pub mod host;
 pub mod incident;

@@ -2,6 +2,7 @@
 //!
 //! Secrets leave here once, in the answer to the call that made them; no list shows their digests.
 
+mod authority;
 mod spools;
 mod status;
 
@@ -24,6 +25,7 @@ use crate::evaluate::plan::Planned;
 use crate::rules::RuleKind;
 use crate::state::Command;
 use crate::state::command::NewToken;
+use authority::Step;
 
 /// How long a token lasts unless asked otherwise, and at most: a token that lies about is an open door.
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
@@ -51,7 +53,7 @@ impl AdminService for Api {
                 "a token lasts at most {most}: create it when it is used"
             )));
         }
-        let secret = JoinSecret::generate(self.about.ca_pin).map_err(no_randomness)?;
+        let secret = JoinSecret::generate(self.front.pin()).map_err(no_randomness)?;
         let token = NewToken {
             id: secret.id(),
             secret_sha256: secret.sha256(),
@@ -164,6 +166,50 @@ impl AdminService for Api {
         self.submit(&who, Command::RevokePrincipal { name: name.clone() }).await?;
         let record = self.read(move |state| state.principal(&name).map(principal_out)).await?;
         Ok(Response::new(pb::RevokePrincipalResponse { record }))
+    }
+
+    async fn get_authority(
+        &self,
+        _: Request<pb::GetAuthorityRequest>,
+    ) -> Result<Response<pb::GetAuthorityResponse>, Status> {
+        let status = Some(self.authority_status().await?);
+        Ok(Response::new(pb::GetAuthorityResponse { status }))
+    }
+
+    async fn begin_rotation(
+        &self,
+        request: Request<pb::BeginRotationRequest>,
+    ) -> Result<Response<pb::BeginRotationResponse>, Status> {
+        let status = Some(self.rotate(&Who::of(&request)?, Step::Begin).await?);
+        Ok(Response::new(pb::BeginRotationResponse { status }))
+    }
+
+    async fn switch_rotation(
+        &self,
+        request: Request<pb::SwitchRotationRequest>,
+    ) -> Result<Response<pb::SwitchRotationResponse>, Status> {
+        let who = Who::of(&request)?;
+        let pb::SwitchRotationRequest { strand } = request.into_inner();
+        let status = Some(self.rotate(&who, Step::Switch { strand }).await?);
+        Ok(Response::new(pb::SwitchRotationResponse { status }))
+    }
+
+    async fn finish_rotation(
+        &self,
+        request: Request<pb::FinishRotationRequest>,
+    ) -> Result<Response<pb::FinishRotationResponse>, Status> {
+        let who = Who::of(&request)?;
+        let pb::FinishRotationRequest { strand } = request.into_inner();
+        let status = Some(self.rotate(&who, Step::Finish { strand }).await?);
+        Ok(Response::new(pb::FinishRotationResponse { status }))
+    }
+
+    async fn cancel_rotation(
+        &self,
+        request: Request<pb::CancelRotationRequest>,
+    ) -> Result<Response<pb::CancelRotationResponse>, Status> {
+        let status = Some(self.rotate(&Who::of(&request)?, Step::Cancel).await?);
+        Ok(Response::new(pb::CancelRotationResponse { status }))
     }
 
     async fn list_rules(

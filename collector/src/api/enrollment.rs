@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use crate::clock::{self, now};
 use crate::identity::authorise::Caller;
-use crate::identity::ca::{Authority, Issued};
+use crate::identity::authorities::Authorities;
+use crate::identity::ca::Issued;
 use crate::identity::proof::Challenges;
 use crate::identity::throttle::Throttle;
 use crate::journal::Stopping;
@@ -40,7 +41,7 @@ const HOSTNAME_BYTES_MAX: usize = 253;
 #[derive(Clone)]
 pub struct Enrollment {
     pub ledger: Ledger,
-    pub authority: Arc<Authority>,
+    pub authorities: Arc<Authorities>,
     pub samples: Arc<Store>,
     pub lifetime: Duration,
     /// Port of the agents' listener, as `:PORT`: the host is the one that was enrolled with.
@@ -97,13 +98,15 @@ impl Enrollment {
             let why = "the collector's clock says what cannot be: it issues no certificates until it is set";
             return Err(Status::unavailable(why));
         }
-        let issued = self.authority.issue_agent(csr, agent, generation, now(), self.lifetime);
+        let current = self.authorities.current();
+        let issued = current.issuing.issue_agent(csr, agent, generation, now(), self.lifetime);
         let issued = issued.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let certificate = NewCertificate {
             serial: issued.serial.clone(),
             key_sha256: issued.key_sha256,
             not_before: issued.not_before,
             not_after: issued.not_after,
+            authority: current.number,
         };
         Ok((issued, certificate))
     }
@@ -212,9 +215,9 @@ impl EnrollmentService for Enrollment {
         Ok(Response::new(pb::EnrollResponse {
             agent: host.agent.to_string(),
             certificate_pem: issued.pem,
-            ca_pem: self.authority.pem().to_owned(),
+            ca_pem: self.authorities.current().bundle_pem.clone(),
             agents_endpoint: self.agents_endpoint.clone(),
-            cluster_id: self.authority.cluster().to_string(),
+            cluster_id: self.authorities.cluster().to_string(),
             instance: host.instance,
             env: host.env.number(),
         }))
@@ -229,7 +232,7 @@ impl EnrollmentService for Enrollment {
         let issued = self.renewed(&csr, agent, Some(shown)).await?;
         Ok(Response::new(pb::RenewResponse {
             certificate_pem: issued.pem,
-            ca_pem: self.authority.pem().to_owned(),
+            ca_pem: self.authorities.current().bundle_pem.clone(),
         }))
     }
 
@@ -271,7 +274,7 @@ impl EnrollmentService for Enrollment {
         tracing::info!(%agent, serial = issued.serial, "a host recovered by its key");
         Ok(Response::new(pb::RecoverResponse {
             certificate_pem: issued.pem,
-            ca_pem: self.authority.pem().to_owned(),
+            ca_pem: self.authorities.current().bundle_pem.clone(),
         }))
     }
 }

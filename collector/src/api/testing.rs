@@ -16,9 +16,11 @@ use tonic::Request;
 use super::{About, Api, Calls};
 use crate::clock::now;
 use crate::identity::authorise::Caller;
+use crate::identity::authorities::Authorities;
 use crate::ingest::presence::Presence;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows;
+use crate::listen::certificate::ServerCertificate;
 use crate::room::Room;
 use crate::samples;
 use crate::state::testing::{digest, enrolment, evaluation, rule, token};
@@ -131,6 +133,12 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     let ledger = ledger::open(disk, &dir.join("journal")).unwrap().start(Defaults::default(), fatal);
     let store = projector::Config::memory(dir.join("store"));
     let projection = projector::start(store, &ledger, stop.clone()).await.unwrap();
+    let records = ledger.read(|state| state.authorities().cloned().collect::<Vec<_>>()).await.unwrap();
+    let authorities = Arc::new(Authorities::open(&dir.join("authority"), &records, now()).unwrap());
+    let found = Command::AuthorityFound(authorities.current().describe());
+    ledger.submit(found, Actor::System).await.unwrap().unwrap();
+    let issued = authorities.current().issuing.issue_server(&["localhost".to_owned()], now()).unwrap();
+    let front = ServerCertificate::issued(&issued, now()).unwrap();
     Api {
         ledger,
         projection,
@@ -147,8 +155,10 @@ async fn open(dir: &Path, calls: Calls) -> Api {
             started_at: now(),
             data_dir: dir.to_owned(),
             problems: Mutex::default(),
-            ca_pin: [7; 32],
         }),
+        authorities,
+        front,
+        overlap: Duration::from_secs(60),
         reload: Arc::new(|| Ok(0)),
         store_epoch: EPOCH.into(),
         calls: Arc::new(calls),

@@ -80,6 +80,11 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.AdminService/CreatePrincipal", Access::Admin),
     ("/tocsin.v1.AdminService/ListPrincipals", Access::Admin),
     ("/tocsin.v1.AdminService/RevokePrincipal", Access::Admin),
+    ("/tocsin.v1.AdminService/GetAuthority", Access::Viewer),
+    ("/tocsin.v1.AdminService/BeginRotation", Access::Admin),
+    ("/tocsin.v1.AdminService/SwitchRotation", Access::Admin),
+    ("/tocsin.v1.AdminService/FinishRotation", Access::Admin),
+    ("/tocsin.v1.AdminService/CancelRotation", Access::Admin),
     ("/tocsin.v1.AdminService/ListRules", Access::Viewer),
     ("/tocsin.v1.AdminService/ReloadRules", Access::Operator),
     ("/grpc.health.v1.Health/Check", Access::Known),
@@ -198,6 +203,11 @@ mod tests {
         ......x  /tocsin.v1.AdminService/CreatePrincipal
         ......x  /tocsin.v1.AdminService/ListPrincipals
         ......x  /tocsin.v1.AdminService/RevokePrincipal
+        ...xxxx  /tocsin.v1.AdminService/GetAuthority
+        ......x  /tocsin.v1.AdminService/BeginRotation
+        ......x  /tocsin.v1.AdminService/SwitchRotation
+        ......x  /tocsin.v1.AdminService/FinishRotation
+        ......x  /tocsin.v1.AdminService/CancelRotation
         ...xxxx  /tocsin.v1.AdminService/ListRules
         .....xx  /tocsin.v1.AdminService/ReloadRules
         .xxxxxx  /grpc.health.v1.Health/Check

@@ -1,4 +1,4 @@
-//! The built-in certificate authority: one P-256 key in a directory of its own, that signs agents and this server.
+//! A built-in certificate authority: one P-256 key in a directory of its own, that signs agents and this server.
 //!
 //! Promise: the pair is made once, whole or not at all, and never overwritten. An agent's certificate takes nothing
 //! from the request but its public key, whose possession the request proves; all else is set here. The authority
@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
@@ -15,7 +16,9 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
     SerialNumber, date_time_ymd,
 };
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName, UnixTime};
 use tocsin_shared::certificate::{AgentUri, BACKDATED, cluster_uri, parse_cluster_uri};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::private_file::{self, PrivateFileError};
@@ -58,6 +61,23 @@ pub enum AuthorityError {
     Half { present: PathBuf, missing: PathBuf },
     #[error("{dir} holds other files but no authority; give the authority a directory of its own")]
     NotEmpty { dir: PathBuf },
+    #[error("{present} is there but {missing} is not: put both there, or remove {present}")]
+    HalfIncoming { present: PathBuf, missing: PathBuf },
+    #[error(
+        "the authority in {path} names cluster {theirs}, this is cluster {ours}: its certificate needs the URI \
+         tocsin://{ours} as its one subject alternative name"
+    )]
+    OtherCluster { path: PathBuf, theirs: Uuid, ours: Uuid },
+    #[error("what the authority in question signs would not be taken: {0}")]
+    Useless(String),
+    #[error(
+        "the key of certificate authority {number} (SHA-256 {name}…) is not below {dir}: restore it from a backup"
+    )]
+    Missing { number: u32, name: String, dir: PathBuf },
+    #[error("the journal knows certificate authorities, and none of them issues: restore it from a backup")]
+    NoneIssues,
+    #[error("the change is recorded, but not all of it is in force: {0}; repeat the step")]
+    Install(String),
     #[error("{path} is not usable: {reason}; restore it from a backup")]
     Damaged { path: PathBuf, reason: String },
     #[error("{0}")]
@@ -85,6 +105,7 @@ pub struct Authority {
     cluster: Uuid,
     certificate: CertificateDer<'static>,
     pem: String,
+    not_before: Timestamp,
     not_after: Timestamp,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -124,17 +145,38 @@ impl Authority {
         let (key_path, pem_path) = files(dir);
         match (private_file::read(&key_path)?, read_certificate(&pem_path)?) {
             (Some(key), Some(pem)) => Self::load(dir, Secret::new(key), pem),
-            (None, None) => Self::create(dir, now),
+            (None, None) => {
+                Self::create(dir, uuid::Builder::from_random_bytes(random_bytes()?).into_uuid(), now)
+            }
             (Some(_), None) => Err(AuthorityError::Half { present: key_path, missing: pem_path }),
             (None, Some(_)) => Err(AuthorityError::Half { present: pem_path, missing: key_path }),
         }
     }
 
-    fn create(dir: &Path, now: Timestamp) -> Result<Self, AuthorityError> {
+    /// The authority in a directory, if one is there.
+    pub fn find(dir: &Path) -> Result<Option<Self>, AuthorityError> {
+        let (key_path, pem_path) = files(dir);
+        match (private_file::read(&key_path)?, read_certificate(&pem_path)?) {
+            (Some(key), Some(pem)) => Self::load(dir, Secret::new(key), pem).map(Some),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(AuthorityError::HalfIncoming { present: key_path, missing: pem_path }),
+            (None, Some(_)) => Err(AuthorityError::HalfIncoming { present: pem_path, missing: key_path }),
+        }
+    }
+
+    /// SHA-256 of the certificate (DER) of the authority in a directory, with or without its key.
+    pub fn certificate_in(dir: &Path) -> Result<Option<Sha256>, AuthorityError> {
+        let Some(pem) = read_certificate(&files(dir).1)? else { return Ok(None) };
+        let first = tls::certificates(&pem, "ca.pem").ok().and_then(|all| all.into_iter().next());
+        Ok(first.map(|certificate| sha256(&certificate)))
+    }
+
+    /// Makes an authority of a cluster in a directory of its own.
+    pub fn create(dir: &Path, cluster: Uuid, now: Timestamp) -> Result<Self, AuthorityError> {
         if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(AuthorityError::NotEmpty { dir: dir.to_owned() });
         }
-        let (key, pem) = new_pair(uuid::Builder::from_random_bytes(random_bytes()?).into_uuid(), now)?;
+        let (key, pem) = new_pair(cluster, now)?;
         // Both files appear under their names in one step, however often this is interrupted.
         let mut staging = dir.as_os_str().to_owned();
         staging.push(".new");
@@ -156,10 +198,10 @@ impl Authority {
             .into_iter()
             .next()
             .ok_or_else(|| damaged(&pem_path, "it is empty".into()))?;
-        let (cluster, not_after) =
+        let (cluster, (not_before, not_after)) =
             read_authority(&certificate, &pair).map_err(|reason| damaged(&pem_path, reason))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, pair)?;
-        Ok(Self { cluster, certificate, pem, not_after, issuer })
+        Ok(Self { cluster, certificate, pem, not_before, not_after, issuer })
     }
 
     /// The cluster's id, for life.
@@ -180,6 +222,29 @@ impl Authority {
     /// SHA-256 of the certificate (DER): what join tokens pin.
     pub fn pin(&self) -> Sha256 {
         sha256(&self.certificate)
+    }
+
+    /// When the authority itself begins.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// Whether a client that trusts this authority takes what it signs: authorities that were made elsewhere may have
+    /// keys, names or limits that nobody here can do anything with.
+    pub fn try_out(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        let useless = |error: &dyn std::fmt::Display| AuthorityError::Useless(error.to_string());
+        let issued = self.issue_server(&["localhost".to_owned()], now)?;
+        let chain = tls::certificates(&issued.chain_pem, "the certificate")?;
+        let roots = tls::roots(&tls::certificates(&self.pem, "ca.pem")?)?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+            .build()
+            .map_err(|error| useless(&error))?;
+        let name = ServerName::try_from("localhost").map_err(|error| useless(&error))?;
+        let seconds = u64::try_from(now.as_millis() / 1_000).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let (own, rest) = chain.split_first().ok_or_else(|| useless(&"it gave no certificate"))?;
+        verifier.verify_server_cert(own, rest, &name, &[], at).map_err(|error| useless(&error))?;
+        Ok(())
     }
 
     /// When the authority itself ends.
@@ -280,6 +345,8 @@ fn new_pair(cluster: Uuid, now: Timestamp) -> Result<(Secret, String), Authority
     set_validity(&mut params, now.minus(DAY), now.plus(AUTHORITY_LIFETIME));
     params.serial_number = Some(SerialNumber::from_slice(&random_bytes::<16>()?));
     params.distinguished_name = distinguished(&format!("tocsin authority {cluster}"));
+    // Two authorities of a cluster need two names, or a client cannot say that it does not know one of them.
+    params.distinguished_name.push(DnType::OrganizationalUnitName, hex(&random_bytes::<8>()?));
     params.subject_alt_names = vec![SanType::URI(cluster_uri(cluster).try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -287,8 +354,8 @@ fn new_pair(cluster: Uuid, now: Timestamp) -> Result<(Secret, String), Authority
     Ok((Secret::new(key.serialize_pem()), pem))
 }
 
-/// The cluster and the end of an authority that goes with the key, or what is wrong with it.
-fn read_authority(certificate: &[u8], key: &KeyPair) -> Result<(Uuid, Timestamp), String> {
+/// The cluster and the validity of an authority that goes with the key, or what is wrong with it.
+fn read_authority(certificate: &[u8], key: &KeyPair) -> Result<(Uuid, (Timestamp, Timestamp)), String> {
     let (_, certificate) =
         x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
     if certificate.public_key().raw != key.subject_public_key_info() {
@@ -302,8 +369,10 @@ fn read_authority(certificate: &[u8], key: &KeyPair) -> Result<(Uuid, Timestamp)
         [GeneralName::URI(uri)] => parse_cluster_uri(uri),
         _ => None,
     };
-    let end = Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1000));
-    cluster.map(|cluster| (cluster, end)).ok_or_else(|| "it does not name a cluster".into())
+    let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    let validity = certificate.validity();
+    let validity = (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()));
+    cluster.map(|cluster| (cluster, validity)).ok_or_else(|| "it does not name a cluster".into())
 }
 
 /// The certificate is no secret, so its mode does not matter.

@@ -47,6 +47,7 @@ use crate::state::{Command, Refusal, State, recovery};
 
 use super::opening::Opening;
 use super::records;
+use super::trust::{self, Telling, Trust};
 
 /// Messages that wait for a slow agent; acknowledgements coalesce before they get here.
 const DOWN_QUEUE: usize = 16;
@@ -73,6 +74,7 @@ pub struct Agents {
     pub sessions: Arc<AtomicU64>,
     pub room: Arc<Room>,
     pub opening: Opening,
+    pub trust: Telling,
     pub stop: CancellationToken,
 }
 
@@ -101,7 +103,7 @@ impl AgentService for Agents {
     }
 }
 
-fn unavailable(_: Stopping) -> Status {
+pub(super) fn unavailable(_: Stopping) -> Status {
     Status::unavailable("the collector is stopping")
 }
 
@@ -194,6 +196,7 @@ struct Session {
     instance: String,
     /// What Hello said, for a host that is heard again.
     hello: Heard,
+    trust: Trust,
     mapping: Mapping,
     rows: SessionRows,
     /// Rows that were kept while the host was away, and wait for their place.
@@ -216,6 +219,7 @@ impl Session {
         number: u64,
         hello: pb::Hello,
     ) -> Result<Self, Status> {
+        let bundle_sha256 = trust::reported(&hello.bundle_sha256);
         let pb::Hello { protocol_version, agent_version, epoch, boot_id, clock, facts, .. } = hello;
         if protocol_version != PROTOCOL {
             let why = format!(
@@ -231,7 +235,7 @@ impl Session {
         let reading = reading_in(clock).ok_or_else(|| Status::invalid_argument("hello without a clock"))?;
         let agent = peer.agent;
         let facts = limits::facts(facts);
-        let hello = Heard { agent, boot_id, agent_version, facts, clock_offset_ms: None };
+        let hello = Heard { agent, boot_id, agent_version, facts, clock_offset_ms: None, bundle_sha256 };
         let (mapping, instance, guessed) = enter(agents, &hello, reading).await?;
         let samples = agents.rows.progress(agent, epoch).await.map_err(unavailable)?;
         Ok(Self {
@@ -240,6 +244,7 @@ impl Session {
             epoch,
             instance,
             hello,
+            trust: Trust::of(&agents.trust, agent, bundle_sha256),
             mapping,
             rows: SessionRows::default(),
             backlog: Backlog::default(),
@@ -279,6 +284,7 @@ impl Session {
         let mut acknowledged = self.acknowledge.subscribe();
         let mut gate = agents.room.gate();
         let mut closings = 0;
+        self.trust.tell(agents, down).await?;
         // While it is set, nothing is read: what the agent sends meanwhile waits in its own queues.
         let mut paused: Option<tokio::time::Instant> = None;
         // A table that takes the place of others waits until the rows before it are decoded, and all else with it.
@@ -301,6 +307,10 @@ impl Session {
                     self.acknowledge_lanes(down, vec![taken]).await?;
                 }
                 changed = gate.changed() => changed.map_err(|_| unavailable(Stopping))?,
+                changed = self.trust.changed() => {
+                    changed?;
+                    self.trust.tell(agents, down).await?;
+                }
                 () = tokio::time::sleep_until(paused.unwrap_or_else(tokio::time::Instant::now)), if paused.is_some() => {
                     paused = None;
                 }
@@ -311,6 +321,7 @@ impl Session {
                 message = input.next(), if reads => match message.transpose()? {
                     Some(pb::SessionRequest { kind: Some(kind) }) => {
                         let throttled = self.charge(agents, &kind);
+                        self.hello.bundle_sha256 = self.trust.hear(agents, &kind, down).await?;
                         match kind {
                             Up::Table(_) if !self.backlog.is_empty() => table = Some(kind),
                             kind => self.message(agents, down, kind).await?,
@@ -384,7 +395,7 @@ impl Session {
             Up::Records(pb::Records { lane, records }) => {
                 self.take_records(agents, down, lane, records).await
             }
-            Up::Heartbeat(pb::Heartbeat { clock, waiting: _ }) => self.heartbeat(agents, clock).await,
+            Up::Heartbeat(pb::Heartbeat { clock, .. }) => self.heartbeat(agents, clock).await,
         }
     }
 
@@ -483,9 +494,9 @@ impl Session {
     }
 }
 
-type Sender = mpsc::Sender<Result<pb::SessionResponse, Status>>;
+pub(super) type Sender = mpsc::Sender<Result<pb::SessionResponse, Status>>;
 
-async fn submit(agents: &Agents, command: Command) -> Result<(), Status> {
+pub(super) async fn submit(agents: &Agents, command: Command) -> Result<(), Status> {
     let decided = agents.ledger.submit(command, Actor::System).await.map_err(unavailable)?;
     decided.map(|_| ()).map_err(refused)
 }
@@ -559,7 +570,7 @@ fn lane_out(lane: Lane, taken: &Ranges) -> pb::LaneAcknowledgement {
     pb::LaneAcknowledgement { lane: lane.number(), taken: Some(taken.into()), ..Default::default() }
 }
 
-async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
+pub(super) async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
     let response = pb::SessionResponse { kind: Some(kind) };
     down.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent left"))
 }

@@ -19,7 +19,7 @@ use std::thread;
 use arc_swap::ArcSwap;
 use prost::Message;
 use tocsin_proto::pb;
-use tocsin_shared::access::Role;
+use tocsin_shared::access::{Certificate, Role};
 use tocsin_shared::disk::Disk;
 use tocsin_shared::event::{Actor, Event, Subject};
 use tocsin_shared::identity::AgentId;
@@ -32,7 +32,7 @@ use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
 use crate::clock::{self, tolerated_until};
 use crate::contain::contained;
 use crate::room::Room;
-use crate::state::{Command, Defaults, Refusal, State, decide};
+use crate::state::{Command, Defaults, Refusal, State, authority, decide};
 
 /// Commands that wait for the writer. Beyond it callers wait: a second of work at the slowest disk we promise for.
 const QUEUE: usize = 4096;
@@ -60,7 +60,7 @@ enum Job {
 /// Who may come in now: a copy of the state's records for checks on every call.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// Unrevoked certificates by serial.
+    /// Unrevoked certificates of trusted authorities by serial.
     pub certificates: HashMap<String, (AgentId, Timestamp)>,
     /// Until when some unrevoked certificate of an agent is valid.
     pub agents: HashMap<AgentId, Timestamp>,
@@ -69,9 +69,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    fn of(state: &State) -> Self {
-        let certificates: Vec<_> =
-            state.certificates().filter(|certificate| certificate.revoked_at.is_none()).collect();
+    pub(crate) fn of(state: &State) -> Self {
+        let admitted = |c: &&Certificate| c.revoked_at.is_none() && authority::is_trusted(state, c.authority);
+        let certificates: Vec<_> = state.certificates().filter(admitted).collect();
         let mut agents: HashMap<AgentId, Timestamp> = HashMap::new();
         for certificate in &certificates {
             let until = agents.entry(certificate.agent).or_insert(Timestamp::MIN);
@@ -528,7 +528,7 @@ fn gives_room(command: &Command) -> bool {
 }
 
 fn changes_who(event: &Event) -> bool {
-    matches!(event.subject, Subject::Certificate(_) | Subject::Principal(_))
+    matches!(event.subject, Subject::Certificate(_) | Subject::Authority(_) | Subject::Principal(_))
 }
 
 /// An event from the journal's bytes.

@@ -1,7 +1,7 @@
 //! The accept loop against real sockets, good clients and bad ones.
 
 use super::certificate::ServerCertificate;
-use super::tls::{Admit, TlsMin, agents_tls, front_tls};
+use super::tls::{Admit, TlsMin, TrustedAuthorities, agents_tls, front_tls};
 use super::*;
 use crate::identity::ca::{AGENT_LIFETIME, Authority};
 use rcgen::{
@@ -48,7 +48,8 @@ impl Site {
 
     async fn agents(&self, limits: Limits, admit: Admit) -> (Endpoint, Incoming) {
         let cluster = self.authority.cluster();
-        let tls = agents_tls(Arc::clone(&self.certificate), self.authority.pem(), cluster, admit).unwrap();
+        let trusted = TrustedAuthorities::new(self.authority.pem()).unwrap();
+        let tls = agents_tls(Arc::clone(&self.certificate), trusted, cluster, admit).unwrap();
         open(tls, Clients::Agents { cluster }, limits).await
     }
 
@@ -680,4 +681,64 @@ async fn tonic_serves_what_comes_in() {
     drop(client);
     stop.send(()).unwrap();
     tokio::time::timeout(PATIENCE, server).await.unwrap().unwrap().unwrap();
+}
+
+// Cases: I6
+#[tokio::test]
+async fn trust_and_certificate_change_while_the_listener_listens() {
+    let (old, new) = (Site::new(), Site::new());
+    let trusted = TrustedAuthorities::new(old.authority.pem()).unwrap();
+    // The second authority is one of the same cluster.
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = old.authority.cluster();
+    let next = Authority::create(&dir.path().join("next"), cluster, now()).unwrap();
+    let key_pem = std::fs::read_to_string(dir.path().join("next/ca.key")).unwrap();
+    let new = Site { authority: next, key_pem, ..new };
+    let certificate = Arc::clone(&old.certificate);
+    let tls = agents_tls(Arc::clone(&certificate), Arc::clone(&trusted), cluster, all()).unwrap();
+    let (endpoint, mut incoming) = open(tls, Clients::Agents { cluster }, Limits::default()).await;
+    let served = tokio::spawn(async move {
+        while let Some(Ok(mut connection)) = incoming.next().await {
+            connection.write_all(b"hello").await.ok();
+            connection.shutdown().await.ok();
+        }
+    });
+    let (of_old, of_new) = (old.agent(1), new.agent(1));
+    let bundle = format!("{}{}", old.authority.pem(), new.authority.pem());
+    let enters = async |identity: &ClientIdentity, trusts: &str| {
+        let tls = client_tls::trusting(trusts, Some(identity)).unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let Ok(mut client) = TlsConnector::from(tls).connect(name, tcp(&endpoint).await).await else {
+            return false;
+        };
+        let heard = tokio::time::timeout(PATIENCE, client.read_exact(&mut [0; 5])).await;
+        heard.expect("the server says nothing").is_ok()
+    };
+    let steps: [(&str, &dyn Fn(), [bool; 3]); 4] = [
+        ("before", &|| {}, [true, true, false]),
+        ("begun", &|| trusted.replace(&bundle).unwrap(), [true, true, true]),
+        (
+            "switched",
+            &|| {
+                let issued = new.authority.issue_server(&names(&["localhost"]), now()).unwrap();
+                certificate.replace(&issued.chain_pem, &issued.key_pem, now()).unwrap();
+            },
+            [false, true, true],
+        ),
+        ("finished", &|| trusted.replace(new.authority.pem()).unwrap(), [false, false, true]),
+    ];
+    for (step, take, expected) in steps {
+        take();
+        let got = [
+            enters(&of_old, old.authority.pem()).await,
+            enters(&of_old, &bundle).await,
+            enters(&of_new, &bundle).await,
+        ];
+        assert_eq!(
+            got, expected,
+            "{step}: who knows only the old one, who has a certificate of it, of the new one"
+        );
+    }
+    assert!(trusted.replace("").is_err() && enters(&of_new, &bundle).await, "a mistake changes nothing");
+    served.abort();
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -45,23 +46,48 @@ pub enum TlsMin {
 /// Whether the registry knows a certificate and has not revoked it. Asked at each handshake, so it must be quick.
 pub type Admit = Arc<dyn Fn(&PeerIdentity) -> bool + Send + Sync>;
 
+/// The authorities whose certificates are taken, exchangeable while a listener listens.
+#[derive(Debug)]
+pub struct TrustedAuthorities(ArcSwap<Chain>);
+
+/// What webpki asks of a chain.
+#[derive(Debug)]
+struct Chain(Arc<dyn ClientCertVerifier>);
+
+impl TrustedAuthorities {
+    /// These, PEM.
+    pub fn new(authority_pem: &str) -> Result<Arc<Self>, ListenTlsError> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(Chain::of(authority_pem)?))))
+    }
+
+    /// Others from the next handshake on; on an error nothing changes.
+    pub fn replace(&self, authority_pem: &str) -> Result<(), ListenTlsError> {
+        self.0.store(Arc::new(Chain::of(authority_pem)?));
+        Ok(())
+    }
+}
+
+impl Chain {
+    fn of(authority_pem: &str) -> Result<Self, ListenTlsError> {
+        let roots = roots(&certificates(authority_pem, "the authority's file")?)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        Ok(Self(verifier.map_err(|error| ListenTlsError::Verifier(error.to_string()))?))
+    }
+}
+
 /// TLS for the agents' listener: an admitted certificate of this cluster, signed by one of these authorities, is
 /// required; TLS 1.3 and HTTP/2 only.
 pub fn agents_tls(
     certificate: Arc<ServerCertificate>,
-    authority_pem: &str,
+    trusted: Arc<TrustedAuthorities>,
     cluster: Uuid,
     admit: Admit,
 ) -> Result<Arc<ServerConfig>, ListenTlsError> {
     let failed = |error: &dyn std::error::Error| ListenTlsError::Verifier(error.to_string());
-    let roots = roots(&certificates(authority_pem, "the authority's file")?)?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| failed(&error))?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| failed(&error))?
-        .with_client_cert_verifier(Arc::new(AgentVerifier { chain: verifier, cluster, admit }))
+        .with_client_cert_verifier(Arc::new(AgentVerifier { trusted, cluster, admit }))
         .with_cert_resolver(certificate);
     Ok(finished(config, &[ALPN_H2]))
 }
@@ -112,9 +138,15 @@ fn moment(peer: &PeerIdentity, now: Timestamp, is_known: bool) -> UnixTime {
 /// Asks webpki for the chain, the dates and the purpose, and then who it is and whether the registry admits it:
 /// inside the handshake, so that who is refused is told why.
 struct AgentVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    trusted: Arc<TrustedAuthorities>,
     cluster: Uuid,
     admit: Admit,
+}
+
+impl AgentVerifier {
+    fn chain(&self) -> Arc<Chain> {
+        self.trusted.0.load_full()
+    }
 }
 
 impl fmt::Debug for AgentVerifier {
@@ -125,7 +157,7 @@ impl fmt::Debug for AgentVerifier {
 
 impl ClientCertVerifier for AgentVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &[] // An agent has one certificate, and shows it to whom it trusts.
     }
 
     fn verify_client_cert(
@@ -140,7 +172,7 @@ impl ClientCertVerifier for AgentVerifier {
         let peer = parse_peer(end_entity, self.cluster);
         // A certificate that is not of our shape is judged by the clock alone, and refused below at the latest.
         let at = peer.as_ref().map_or(now, |peer| moment(peer, clock::now(), clock::is_known()));
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, at)?;
+        let verified = self.chain().0.verify_client_cert(end_entity, intermediates, at)?;
         let peer = peer.map_err(|error| CertificateError::Other(OtherError(Arc::new(error))))?;
         if (self.admit)(&peer) { Ok(verified) } else { Err(CertificateError::Revoked.into()) }
     }
@@ -151,7 +183,7 @@ impl ClientCertVerifier for AgentVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        self.chain().0.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -160,11 +192,11 @@ impl ClientCertVerifier for AgentVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        self.chain().0.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.chain().0.supported_verify_schemes()
     }
 }
 

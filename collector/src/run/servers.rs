@@ -12,13 +12,10 @@ use tocsin_proto::pb::feed_service_server::FeedServiceServer;
 use tocsin_proto::pb::incident_service_server::IncidentServiceServer;
 use tocsin_proto::pb::job_service_server::JobServiceServer;
 use tocsin_proto::pb::query_service_server::QueryServiceServer;
-use tocsin_shared::event::Actor;
-use tocsin_shared::private_file;
-use tocsin_shared::secret::Secret;
-use tocsin_shared::time::Timestamp;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use super::certificates::Shown;
 use super::setup::Ports;
 use super::{Parts, StartError, local, rule_files};
 use crate::api::enrollment::{Enrollment, Strangers};
@@ -26,14 +23,12 @@ use crate::api::guard::Guard;
 use crate::api::{About, Api};
 use crate::clock::{judging, now};
 use crate::config::Config;
-use crate::identity::ca::{Authority, SERVER_LIFETIME};
-use crate::ingest::{Agents, Opening};
+use crate::ingest::{Agents, Opening, Telling};
 use crate::journal::ledger::Fatal;
 use crate::listen::certificate::ServerCertificate;
 use crate::listen::descriptors::Doors;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
 use crate::listen::{Clients, FRONT_CONNECTIONS, Limits};
-use crate::state::Command;
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -43,8 +38,12 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const ENROLLMENT_BYTES_MAX: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often the collector's own certificates are looked at.
-const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
+/// How many lives of an agent's certificate two authorities are trusted together before the new one signs: in each of
+/// them a host that is up is heard at least once.
+const OVERLAP_LIFETIMES: u32 = 2;
+/// Into which part of a certificate's life the renewals after a change of authority are spread: a fleet of thousands
+/// costs a few signatures a second, and all of them are done long before the first certificate ends.
+const RENEWALS_SPREAD: u32 = 10;
 
 /// Starts the listeners; they end with `stop`.
 pub(super) fn serve(
@@ -54,28 +53,26 @@ pub(super) fn serve(
     fatal: &Fatal,
 ) -> Result<(), StartError> {
     let other = |error: &dyn std::fmt::Display| StartError::other("set up TLS", error);
-    let issued = own_certificate(&parts.authority, &parts.config)?;
-    let front_certificate = match &parts.config.front_certificate {
-        None => issued.clone(),
-        Some(_) => operators_certificate(&parts.config)?,
-    };
-    let renewal = renew(parts.clone(), issued.clone(), front_certificate.clone());
+    let shown = Shown::new(parts, ports.front())?;
+    let installed = shown.clone();
+    parts.authorities.install(Box::new(move |current| installed.install(current)));
+    let renewal = shown.clone().renew(parts.clone());
     tasks.spawn(fatal.clone().watch("renewal of certificates", renewal));
 
     let limits = parts.config.limits;
     let doors = Doors { agents: limits, front: Limits { connections: FRONT_CONNECTIONS, ..limits } };
     let Doors { agents: for_agents, front: for_front } = doors.within_descriptors();
     let min = if parts.config.front_tls12 { TlsMin::V1_2 } else { TlsMin::V1_3 };
-    let front_tls = front_tls(front_certificate.clone(), min).map_err(|error| other(&error))?;
-    let cluster = parts.authority.cluster();
+    let front_tls = front_tls(shown.front.clone(), min).map_err(|error| other(&error))?;
+    let cluster = parts.authorities.cluster();
     let registry = parts.ledger.clone();
     let admit: Admit = Arc::new(move |peer| registry.registry().admits(&peer.serial, peer.agent, judging()));
-    let agents_tls =
-        agents_tls(issued, parts.authority.pem(), cluster, admit).map_err(|error| other(&error))?;
+    let agents_tls = agents_tls(shown.agents.clone(), shown.trusted.clone(), cluster, admit)
+        .map_err(|error| other(&error))?;
 
     let enrollment = Enrollment {
         ledger: parts.ledger.clone(),
-        authority: parts.authority.clone(),
+        authorities: parts.authorities.clone(),
         samples: parts.samples.clone(),
         lifetime: parts.config.certificate_lifetime,
         agents_endpoint: format!(":{}", ports.agents().port()),
@@ -91,10 +88,14 @@ pub(super) fn serve(
         sessions: parts.sessions.clone(),
         room: parts.room.clone(),
         opening: Opening::default(),
+        trust: Telling {
+            authorities: parts.authorities.clone(),
+            renew_within: parts.config.certificate_lifetime / RENEWALS_SPREAD,
+        },
         stop: parts.stop.clone(),
     };
     let front = ports.front.accept(front_tls, Clients::Anyone, for_front);
-    let front_services = front_router(parts, enrollment.clone(), front_certificate.pin())?;
+    let front_services = front_router(parts, enrollment.clone(), shown.front)?;
     let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, for_agents);
     let agents_services = server(&limits)
         .accept_http1(false)
@@ -134,13 +135,13 @@ type Guarded = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
 fn front_router(
     parts: &Parts,
     enrollment: Enrollment,
-    pin: [u8; 32],
+    front: Arc<ServerCertificate>,
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .build_v1()
         .map_err(|error| StartError::other("describe the services", error))?;
-    let api = api(parts, pin);
+    let api = api(parts, front);
     let (_, health) = tonic_health::server::health_reporter();
     let router = server(&parts.config.limits)
         .accept_http1(true)
@@ -159,7 +160,7 @@ fn front_router(
     Ok(router)
 }
 
-fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
+fn api(parts: &Parts, front: Arc<ServerCertificate>) -> Api {
     let (config, plan) = (parts.config.clone(), parts.plan.clone());
     let reload = move || rule_files::reload(&config, &plan);
     Api {
@@ -174,12 +175,14 @@ fn api(parts: &Parts, ca_pin: [u8; 32]) -> Api {
         statistics: parts.statistics.clone(),
         about: Arc::new(About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster_id: parts.authority.cluster().to_string(),
+            cluster_id: parts.authorities.cluster().to_string(),
             started_at: now(),
             data_dir: parts.config.data_dir.clone(),
             problems: Mutex::new(parts.problems.clone()),
-            ca_pin,
         }),
+        authorities: parts.authorities.clone(),
+        front,
+        overlap: parts.config.certificate_lifetime * OVERLAP_LIFETIMES,
         reload: Arc::new(reload),
         store_epoch: parts.store_epoch.clone(),
         calls: Arc::default(),
@@ -198,7 +201,7 @@ async fn reported<E: std::error::Error>(
 }
 
 /// The names that the collector's certificate carries.
-fn names(config: &Config) -> Vec<String> {
+pub(super) fn names(config: &Config) -> Vec<String> {
     let mut names = config.names.clone();
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     names.extend(nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
@@ -210,67 +213,4 @@ fn names(config: &Config) -> Vec<String> {
     names.sort();
     names.dedup();
     names
-}
-
-fn own_certificate(authority: &Authority, config: &Config) -> Result<Arc<ServerCertificate>, StartError> {
-    let failed =
-        |error: &dyn std::fmt::Display| StartError::other("issue the collector's own certificate", error);
-    let issued = authority.issue_server(&names(config), now()).map_err(|error| failed(&error))?;
-    ServerCertificate::issued(&issued, now()).map_err(|error| failed(&error))
-}
-
-fn operators_certificate(config: &Config) -> Result<Arc<ServerCertificate>, StartError> {
-    let (chain, key) = operators_files(config)?;
-    ServerCertificate::new(&chain, &key, now())
-        .map_err(|error| StartError::other("use the front's certificate", error))
-}
-
-fn operators_files(config: &Config) -> Result<(String, Secret), StartError> {
-    let failed =
-        |error: &dyn std::fmt::Display| StartError::other("read the front's certificate and key", error);
-    let (chain, key) = config.front_certificate.as_ref().ok_or_else(|| failed(&"none is configured"))?;
-    let chain =
-        std::fs::read_to_string(chain).map_err(|error| failed(&format!("{}: {error}", chain.display())))?;
-    let text = private_file::read(key).map_err(|error| failed(&error))?;
-    let key = text.ok_or_else(|| failed(&format!("{}: no such file", key.display())))?;
-    Ok((chain, Secret::new(key)))
-}
-
-/// Replaces certificates in time: the own one at half of its life, the operator's when its file is newer.
-async fn renew(parts: Parts, own: Arc<ServerCertificate>, front: Arc<ServerCertificate>) {
-    let mut check = tokio::time::interval(RENEWAL_CHECK);
-    while parts.stop.run_until_cancelled(check.tick()).await.is_some() {
-        if now() >= own.validity().1.minus(SERVER_LIFETIME / 2) {
-            let issued = parts.authority.issue_server(&names(&parts.config), now());
-            let replaced = issued.map_err(|error| error.to_string()).and_then(|issued| {
-                own.replace(&issued.chain_pem, &issued.key_pem, now()).map_err(|error| error.to_string())
-            });
-            if let Err(error) = replaced {
-                tracing::error!(error, "the collector's certificate could not be renewed; it is tried again");
-            }
-        }
-        if parts.config.front_certificate.is_some() && half_over(front.validity()) {
-            let replaced =
-                operators_files(&parts.config).map_err(|error| error.to_string()).and_then(|(chain, key)| {
-                    front.replace(&chain, &key, now()).map_err(|error| error.to_string())
-                });
-            if let Err(error) = replaced {
-                tracing::error!(error, "the front's certificate could not be read again; the old one stays");
-            }
-        }
-        tell_validity(&parts, "agents", own.validity()).await;
-        tell_validity(&parts, "front", front.validity()).await;
-    }
-}
-
-/// Lets the ledger raise or end the alert about a certificate that nobody renews.
-async fn tell_validity(parts: &Parts, which: &str, (from, to): (Timestamp, Timestamp)) {
-    let command = Command::CertificateSeen { which: which.to_owned(), from, to };
-    if let Ok(Err(refusal)) = parts.ledger.submit(command, Actor::System).await {
-        tracing::warn!(%refusal, which, "could not tell how long a certificate lasts");
-    }
-}
-
-fn half_over((from, to): (Timestamp, Timestamp)) -> bool {
-    now() >= from.plus(to.since(from) / 2)
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::Config;
-use crate::identity::ca::Authority;
+use crate::identity::authorities::Authorities;
 use crate::journal::ledger::Ledger;
 use crate::journal::{JournalError, Stopping, rows};
 use crate::listen::{ListenError, Listener};
@@ -109,13 +109,15 @@ pub(super) async fn bind(config: &Config) -> Result<Ports, StartError> {
     Ok(Ports { front, agents, local, local_addr })
 }
 
-pub(super) fn authority(config: &Config) -> Result<Authority, StartError> {
+/// The authorities that the journal knows, or else the one that is there or is made.
+pub(super) fn authorities(config: &Config, state: &State) -> Result<Authorities, StartError> {
     let dir = config.data_dir.join("authority");
-    if !clock::is_known() && !dir.join("ca.key").exists() {
+    let records: Vec<_> = state.authorities().cloned().collect();
+    if !clock::is_known() && records.is_empty() && !dir.join("ca.key").exists() {
         let why = format!("this host's clock says {}, which cannot be: set it first", clock::wall());
         return Err(StartError::other("make a certificate authority", why));
     }
-    Authority::create_or_load(&dir, clock::now())
+    Authorities::open(&dir, &records, clock::now())
         .map_err(|error| StartError::other("use the certificate authority", error))
 }
 
@@ -154,7 +156,7 @@ pub(super) fn open_rows(
 pub(super) async fn credential(
     config: &Config,
     ledger: &Ledger,
-    authority: &Authority,
+    bundle_pem: &str,
     front: SocketAddr,
 ) -> Result<PathBuf, StartError> {
     let failed =
@@ -172,14 +174,31 @@ pub(super) async fn credential(
             credential
         }
     };
-    let endpoint = reachable(front);
-    let text = format!(
-        "# For `tocsin` on this host. Whoever can read this file is an administrator.\nendpoint = \"{endpoint}\"\ncredential = \"{}\"\nca = \"\"\"\n{}\"\"\"\n",
-        credential.text().expose(),
-        authority.pem()
-    );
+    let text = credential_text(&credential, bundle_pem, front);
     private_file::replace(&path, &text).map_err(|error| failed(&error))?;
     Ok(path)
+}
+
+fn credential_text(credential: &Credential, bundle_pem: &str, front: SocketAddr) -> String {
+    let endpoint = reachable(front);
+    format!(
+        "# For `tocsin` on this host. Whoever can read this file is an administrator.\nendpoint = \"{endpoint}\"\ncredential = \"{}\"\nca = \"\"\"\n{bundle_pem}\"\"\"\n",
+        credential.text().expose(),
+    )
+}
+
+/// Lets the tools of this host trust other authorities. A file that people changed beyond reading stays theirs until
+/// the next start.
+pub(super) fn trust_in_credential(
+    config: &Config,
+    bundle_pem: &str,
+    front: SocketAddr,
+) -> Result<(), String> {
+    let path = config.data_dir.join("credential.toml");
+    let kept = private_file::read(&path).map_err(|error| error.to_string())?;
+    let Some(credential) = kept.and_then(|text| credential_in(&text)) else { return Ok(()) };
+    let text = credential_text(&credential, bundle_pem, front);
+    private_file::replace(&path, &text).map_err(|error| error.to_string())
 }
 
 /// The credential in a file written here; a file that people changed beyond reading is replaced.
@@ -246,12 +265,18 @@ mod tests {
     async fn the_credential_is_kept_and_its_endpoint_is_true() {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-        let authority = authority(&config).unwrap();
+        let authorities = authorities(&config, &State::default()).unwrap();
+        let (current, path) = (authorities.current(), config.data_dir.join("credential.toml"));
         let opened = ledger::open(Arc::new(MemoryDisk::new()), Path::new("/j")).unwrap();
         let ledger = opened.start(Defaults::default(), Fatal::new(CancellationToken::new()));
         let mut kept = Vec::new();
         for (front, endpoint) in [("0.0.0.0:7640", "127.0.0.1:7640"), ("[::]:7641", "[::1]:7641")] {
-            let path = credential(&config, &ledger, &authority, front.parse().unwrap()).await.unwrap();
+            let front = front.parse().unwrap();
+            credential(&config, &ledger, &current.bundle_pem, front).await.unwrap();
+            trust_in_credential(&config, "others", front).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("ca = \"\"\"\nothers\"\"\""), "{text}");
+            let path = credential(&config, &ledger, &current.bundle_pem, front).await.unwrap();
             let text = std::fs::read_to_string(path).unwrap();
             assert!(text.contains(&format!("endpoint = \"{endpoint}\"")), "{text}");
             kept.push(credential_in(&text).unwrap().sha256());
@@ -259,7 +284,8 @@ mod tests {
         assert_eq!(kept[0], kept[1]);
         assert_eq!(ledger.registry().principals.len(), 1, "no second administrator");
         std::fs::write(config.data_dir.join("credential.toml"), "spoiled").unwrap();
-        credential(&config, &ledger, &authority, "127.0.0.1:1".parse().unwrap()).await.unwrap();
+        trust_in_credential(&config, "others", "127.0.0.1:1".parse().unwrap()).unwrap();
+        credential(&config, &ledger, &current.bundle_pem, "127.0.0.1:1".parse().unwrap()).await.unwrap();
         assert_eq!(ledger.registry().principals.len(), 2, "a lost one is replaced");
     }
 }

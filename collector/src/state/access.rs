@@ -1,8 +1,10 @@
-//! Tokens, certificates, principals and consumers of the state. What is forgotten here is not let in.
+//! Tokens, certificates, authorities, principals and consumers of the state. What is forgotten here is not let in.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal};
+use tocsin_shared::access::{
+    AuthorityState, Certificate, CertificateAuthority, Consumer, JoinToken, Principal,
+};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::time::Timestamp;
 
@@ -14,6 +16,9 @@ pub(crate) const TOKENS_MAX: usize = 10_000;
 /// How many certificates of an agent stay, the newest: one in use, one being renewed, and some to look back at.
 pub(crate) const CERTIFICATES_PER_AGENT_MAX: usize = 4;
 
+/// How many retired authorities stay, the newest: to look back at, and so that none of them comes back unnoticed.
+pub(crate) const AUTHORITIES_RETIRED_MAX: usize = 8;
+
 /// Who may come in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Access {
@@ -22,6 +27,7 @@ pub(crate) struct Access {
     tokens_by_age: BTreeSet<(Timestamp, String)>,
     certificates: BTreeMap<String, Certificate>,
     certificates_by_agent: Index<AgentId, (u32, String)>,
+    authorities: BTreeMap<u32, CertificateAuthority>,
     principals: BTreeMap<String, Principal>,
     principals_by_digest: HashMap<[u8; 32], String>,
     consumers: BTreeMap<String, Consumer>,
@@ -50,6 +56,15 @@ impl Access {
                 self.certificates_by_agent.remove(&agent, &oldest);
                 self.certificates.remove(&oldest.1);
             }
+        }
+    }
+
+    pub(crate) fn put_authority(&mut self, authority: CertificateAuthority) {
+        self.authorities.insert(authority.number, authority);
+        let retired = self.authorities.values().filter(|known| known.state == AuthorityState::Retired);
+        let retired: Vec<u32> = retired.map(|known| known.number).collect();
+        if retired.len() > AUTHORITIES_RETIRED_MAX {
+            self.authorities.remove(&retired[0]);
         }
     }
 
@@ -87,6 +102,10 @@ impl Access {
 
     pub(crate) fn certificates(&self) -> impl Iterator<Item = &Certificate> {
         self.certificates.values()
+    }
+
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &CertificateAuthority> {
+        self.authorities.values()
     }
 
     pub(crate) fn principal(&self, name: &str) -> Option<&Principal> {

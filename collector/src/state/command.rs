@@ -100,6 +100,26 @@ pub enum Command {
         from: Timestamp,
         to: Timestamp,
     },
+    /// The authority of a collector that has no record of any.
+    AuthorityFound(NewAuthority),
+    /// A new authority is trusted beside the issuing one.
+    BeginRotation(NewAuthority),
+    /// It signs; `strand` is how many hosts the operator leaves behind, `overlap` how long both were to be trusted.
+    SwitchRotation {
+        strand: Option<u32>,
+        overlap: Duration,
+    },
+    /// The old one is trusted no more.
+    FinishRotation {
+        strand: Option<u32>,
+    },
+    /// The new one is taken back before it signs.
+    CancelRotation,
+    /// An agent has these authorities on its disk: `tls::bundle_sha256`.
+    BundleReported {
+        agent: AgentId,
+        sha256: [u8; 32],
+    },
     LabelHost {
         agent: AgentId,
         labels: Labels,
@@ -207,6 +227,19 @@ pub struct NewCertificate {
     pub key_sha256: [u8; 32],
     pub not_before: Timestamp,
     pub not_after: Timestamp,
+    /// The number of the authority that signed it.
+    pub authority: u32,
+}
+
+/// A certificate authority about to be trusted.
+#[derive(Clone, Debug)]
+pub struct NewAuthority {
+    /// PEM.
+    pub certificate_pem: String,
+    /// SHA-256 of the certificate (DER).
+    pub sha256: [u8; 32],
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
 }
 
 /// A join token about to be made.
@@ -228,6 +261,8 @@ pub struct Heard {
     pub agent_version: String,
     pub facts: Labels,
     pub clock_offset_ms: Option<i64>,
+    /// Which authorities it trusts; older agents do not say.
+    pub bundle_sha256: Option<[u8; 32]>,
 }
 
 /// An event before the journal gives it its place: all of `Event` but `seq`; `recorded_at` is the `now` of `decide`.

@@ -13,7 +13,7 @@ use tocsin_shared::incident::Incident;
 use tocsin_shared::time::Timestamp;
 
 use super::command::{Command, Defaults, Draft, DraftCause, Refusal};
-use super::{State, consumers, credentials, enrolment, own, presence, recovery, upkeep};
+use super::{State, authority, consumers, credentials, enrolment, own, presence, recovery, upkeep};
 use crate::{alert, incident, jobs};
 
 /// Decides a command. No drafts means: accepted, and nothing changes by it.
@@ -62,6 +62,12 @@ pub fn decide(
         Command::IdentityCloned { agent, seen } => recovery::cloned(&mut d, *agent, seen)?,
         Command::RevokeCertificates { agent, reason } => enrolment::revoke(&mut d, *agent, reason)?,
         Command::CertificateSeen { which, from, to } => upkeep::certificate_seen(&mut d, which, *from, *to),
+        Command::AuthorityFound(new) => authority::found(&mut d, new),
+        Command::BeginRotation(new) => authority::begin(&mut d, new)?,
+        Command::SwitchRotation { strand, overlap } => authority::switch(&mut d, *strand, *overlap)?,
+        Command::FinishRotation { strand } => authority::finish(&mut d, *strand)?,
+        Command::CancelRotation => authority::cancel(&mut d)?,
+        Command::BundleReported { agent, sha256 } => authority::reported(&mut d, *agent, sha256)?,
         Command::LabelHost { agent, labels } => presence::label(&mut d, *agent, labels)?,
         Command::RetireHost { agent, reason } => presence::retire(&mut d, *agent, reason)?,
         Command::HostHeard(heard) => presence::heard(&mut d, heard)?,

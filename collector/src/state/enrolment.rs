@@ -12,7 +12,7 @@ use tocsin_shared::identity::AgentId;
 
 use super::command::{Enrolment, NewCertificate, Refusal};
 use super::decide::Decision;
-use super::recovery;
+use super::{authority, recovery};
 use crate::clock::tolerated_until;
 
 /// How many hosts may be in service: ten times what one collector is made for.
@@ -51,6 +51,7 @@ pub(super) fn enrol(d: &mut Decision<'_>, enrolment: &Enrolment) -> Result<(), R
         facts: enrolment.facts.clone(),
         recovered_at: None,
         recovery_until: None,
+        bundle_sha256: None,
     };
     d.by_actor(EventKind::HostEnrolled, d.now, "", Subject::Host(host));
     issue(d, enrolment.agent, &enrolment.certificate);
@@ -135,6 +136,9 @@ pub(super) fn check_certificate(d: &Decision<'_>, new: &NewCertificate) -> Resul
     if d.state.certificate(&new.serial).is_some() {
         return Err(Refusal::AlreadyExists { what: format!("certificate {}", new.serial) });
     }
+    if !authority::is_trusted(d.state, new.authority) {
+        return Err(Refusal::denied("the authority that signed was retired meanwhile: ask again"));
+    }
     if new.not_after <= d.now || new.not_after <= new.not_before {
         return Err(Refusal::invalid(format!("certificate {} would be expired already", new.serial)));
     }
@@ -144,9 +148,17 @@ pub(super) fn check_certificate(d: &Decision<'_>, new: &NewCertificate) -> Resul
 /// Drafts the next generation of an agent's certificate.
 pub(super) fn issue(d: &mut Decision<'_>, agent: AgentId, new: &NewCertificate) {
     let generation = d.state.certificates_of(agent).next_back().map_or(1, |last| last.generation + 1);
-    let NewCertificate { serial, key_sha256, not_before, not_after } = new.clone();
-    let certificate =
-        Certificate { serial, agent, generation, key_sha256, not_before, not_after, revoked_at: None };
+    let NewCertificate { serial, key_sha256, not_before, not_after, authority } = new.clone();
+    let certificate = Certificate {
+        serial,
+        agent,
+        generation,
+        key_sha256,
+        not_before,
+        not_after,
+        revoked_at: None,
+        authority,
+    };
     d.by_actor(EventKind::CertificateIssued, d.now, "", Subject::Certificate(certificate));
 }
 

@@ -34,6 +34,7 @@ pub(super) fn heard(d: &mut Decision<'_>, heard: &Heard) -> Result<(), Refusal> 
         agent_version: heard.agent_version.clone(),
         facts: heard.facts.clone(),
         clock_offset_ms: heard.clock_offset_ms.or(old.clock_offset_ms),
+        bundle_sha256: heard.bundle_sha256,
         ..old.clone()
     };
     if old.state == HostState::Online {
@@ -56,7 +57,9 @@ fn differs(old: &Host, new: &Host) -> bool {
         (Some(old), Some(new)) => old.abs_diff(new) >= OFFSET_NOTED_MS,
         (old, new) => old != new,
     };
-    moved || (&old.boot_id, &old.agent_version, &old.facts) != (&new.boot_id, &new.agent_version, &new.facts)
+    moved
+        || old.bundle_sha256 != new.bundle_sha256
+        || (&old.boot_id, &old.agent_version, &old.facts) != (&new.boot_id, &new.agent_version, &new.facts)
 }
 
 /// A host that was never heard, or is known to be silent, changes nothing.

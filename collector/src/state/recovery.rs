@@ -3,6 +3,7 @@
 //! Promises: an agent recovers by its last registered key once in 30 days, and once more when an operator allows it;
 //! never when it is revoked or retired. The alert `IdentityCloned` is the quarantine: while it fires the host's
 //! sessions and renewals are refused and nothing of either copy is taken; an operator ends it with the same permission.
+//! A certificate of an authority that signs no more is as good as run out: its holder may have missed the change.
 //! Not here: the proof of a key (`identity::proof`), how a clone is seen (`ingest::clone`).
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tocsin_shared::severity::Severity;
 
 use super::command::{NewCertificate, Refusal};
 use super::decide::Decision;
-use super::{State, enrolment, presence};
+use super::{State, authority, enrolment, presence};
 use crate::alert::{self, Raised};
 
 /// The source of the alert about a cloned identity.
@@ -112,7 +113,8 @@ pub(super) fn recover(
         return Err(ask_operator(host, "this is not the last key that is known of"));
     }
     enrolment::check_certificate(d, new)?;
-    if newest.not_after > d.now && !allowed {
+    let of_use = newest.not_after > d.now && authority::is_current(d.state, newest);
+    if of_use && !allowed {
         if !repeated {
             let until = newest.not_after;
             return Err(Refusal::denied(format!("the certificate is valid until {until}: renew it")));

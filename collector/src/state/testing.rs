@@ -207,6 +207,7 @@ pub(crate) fn heard(n: u128) -> Heard {
         agent_version: "0.1.0".into(),
         facts: Labels::empty(),
         clock_offset_ms: Some(0),
+        bundle_sha256: None,
     }
 }
 
@@ -244,6 +245,7 @@ pub(crate) fn certificate(n: u128) -> NewCertificate {
         key_sha256: digest(1_000 + n),
         not_before: at(-60),
         not_after: at(100_000_000),
+        authority: 1,
     }
 }
 

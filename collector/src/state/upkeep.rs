@@ -1,7 +1,8 @@
-//! What ends if nobody looks after it: the collector's own certificates, as alerts about no host.
+//! What ends if nobody looks after it: the collector's own certificates and its authority, as alerts about no host.
 //!
-//! A certificate is renewed at half of its life. With a quarter left that has failed for a long time and somebody is
-//! told; with a tenth left it is critical. A new certificate ends the alert.
+//! A certificate is renewed at half of its life: with less left that has failed, and it is said, without an incident.
+//! With a quarter left somebody is told; with a tenth left it is critical. A new certificate ends the alert. Nobody
+//! renews the authority but people: its alert says how.
 
 use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
 use tocsin_shared::labels::Labels;
@@ -10,6 +11,9 @@ use tocsin_shared::time::Timestamp;
 
 use super::decide::Decision;
 use crate::alert::{self, Raised};
+
+/// The name under which the authority is looked at.
+pub(crate) const AUTHORITY: &str = "authority";
 
 /// The source of the alerts; which certificate it is tells them apart.
 const EXPIRING: &str = "collector/certificate";
@@ -21,6 +25,8 @@ pub(crate) fn urgency(from: Timestamp, to: Timestamp, now: Timestamp) -> Option<
         Some(Severity::Critical)
     } else if left * 4 <= life {
         Some(Severity::Warning)
+    } else if left * 2 < life {
+        Some(Severity::Info)
     } else {
         None
     }
@@ -30,7 +36,7 @@ pub(crate) fn urgency(from: Timestamp, to: Timestamp, now: Timestamp) -> Option<
 /// own within one incident, so that the worse one is told, too.
 pub(super) fn certificate_seen(d: &mut Decision<'_>, which: &str, from: Timestamp, to: Timestamp) {
     let urgency = urgency(from, to, d.now);
-    for degree in [Severity::Warning, Severity::Critical] {
+    for degree in [Severity::Info, Severity::Warning, Severity::Critical] {
         let identity = Labels::new([("certificate", which), ("severity", degree.as_str())]);
         let key = alert::dedup_key(AlertSource::Host, EXPIRING, None, &identity);
         let fires = d.alert(&key).is_some_and(|alert| alert.condition == Condition::Firing);
@@ -44,14 +50,23 @@ pub(super) fn certificate_seen(d: &mut Decision<'_>, which: &str, from: Timestam
 
 fn raised(d: &Decision<'_>, identity: Labels, severity: Severity, to: Timestamp) -> Raised {
     let which = identity.get("certificate").unwrap_or_default();
-    let summary = format!("the collector's certificate for {which} ends at {to} and is not renewed");
+    let (summary, advice) = match which {
+        AUTHORITY => (
+            format!("the certificate authority ends at {to}, and with it all that it signed"),
+            "`tocsin authority rotate begin` puts a new one beside it; `tocsin authority show` says what is next",
+        ),
+        which => (
+            format!("the collector's certificate for {which} ends at {to} and is not renewed"),
+            "the collector's log: why the certificate could not be renewed or read",
+        ),
+    };
     let env = d.config.env_without_label;
     Raised {
         source: AlertSource::Host,
         source_id: EXPIRING.into(),
         labels: identity.with([("alertname", "CertificateExpiring"), ("env", env.as_str())]),
         identity,
-        annotations: Labels::new([("summary", summary)]),
+        annotations: Labels::new([("summary", summary.as_str()), ("look_first", advice)]),
         severity,
         env,
         agent: None,
@@ -69,11 +84,12 @@ mod tests {
 
     // Cases: I7
     #[test]
-    fn a_certificate_that_is_not_renewed_is_told_twice_and_then_over() {
+    fn a_certificate_that_is_not_renewed_is_told_three_times_and_then_over() {
         let mut desk = Desk::default();
         let seen = |to| Command::CertificateSeen { which: "front".into(), from: at(to - 1_000), to: at(to) };
         for (now, to, expected, why) in [
             (500, 1_000, &[""; 0][..], "half of its life: it is being renewed"),
+            (501, 1_000, &["alert.triggered"], "less than half: said, and no incident"),
             (749, 1_000, &[], "more than a quarter left"),
             (750, 1_000, &["alert.triggered", "incident.triggered"], "a quarter left"),
             (751, 1_000, &[], "told once"),
@@ -88,5 +104,19 @@ mod tests {
             assert_eq!(told.first(), expected.first(), "{why}: {told:?}");
         }
         assert_eq!(desk.incident(1).severity, Severity::Critical);
+    }
+
+    // Cases: I7
+    #[test]
+    fn the_authority_says_how_it_is_replaced() {
+        let mut desk = Desk::default();
+        desk.now = 600;
+        let seen = |to| Command::CertificateSeen { which: AUTHORITY.into(), from: at(0), to: at(to) };
+        assert_eq!(desk.done(seen(1_000)), ["alert.triggered"]);
+        let alert = desk.state.active_alerts().next().unwrap();
+        assert_eq!((alert.severity, alert.opens_incident), (Severity::Info, false));
+        let advice = alert.annotations.get("look_first").unwrap_or_default();
+        assert!(advice.contains("tocsin authority rotate begin"), "{advice}");
+        assert_eq!(desk.done(seen(100_000)), ["alert.resolved"], "another one signs");
     }
 }

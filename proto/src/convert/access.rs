@@ -1,6 +1,6 @@
-//! Tokens, certificates, principals, consumers.
+//! Tokens, certificates, authorities, principals, consumers.
 
-use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal, TokenUse};
+use tocsin_shared::access::{Certificate, CertificateAuthority, Consumer, JoinToken, Principal, TokenUse};
 
 use super::{InvalidMessage, Number, digest, labels_in, labels_out, parse, time, time_in, time_out};
 use crate::pb;
@@ -78,8 +78,16 @@ impl TryFrom<pb::TokenUse> for TokenUse {
 
 impl From<&Certificate> for pb::Certificate {
     fn from(certificate: &Certificate) -> Self {
-        let Certificate { serial, agent, generation, key_sha256, not_before, not_after, revoked_at } =
-            certificate;
+        let Certificate {
+            serial,
+            agent,
+            generation,
+            key_sha256,
+            not_before,
+            not_after,
+            revoked_at,
+            authority,
+        } = certificate;
         Self {
             serial: serial.clone(),
             agent: agent.to_string(),
@@ -88,6 +96,7 @@ impl From<&Certificate> for pb::Certificate {
             not_before_ms: not_before.as_millis(),
             not_after_ms: not_after.as_millis(),
             revoked_at_ms: time_out(*revoked_at),
+            authority: *authority,
         }
     }
 }
@@ -103,6 +112,7 @@ impl TryFrom<pb::Certificate> for Certificate {
             not_before_ms,
             not_after_ms,
             revoked_at_ms,
+            authority,
         } = certificate;
         Ok(Self {
             serial,
@@ -112,6 +122,54 @@ impl TryFrom<pb::Certificate> for Certificate {
             not_before: time(not_before_ms),
             not_after: time(not_after_ms),
             revoked_at: time_in(revoked_at_ms),
+            authority: authority.max(1),
+        })
+    }
+}
+
+impl From<&CertificateAuthority> for pb::CertificateAuthority {
+    fn from(authority: &CertificateAuthority) -> Self {
+        let CertificateAuthority {
+            number,
+            certificate_pem,
+            sha256,
+            not_before,
+            not_after,
+            state,
+            state_since,
+        } = authority;
+        Self {
+            number: *number,
+            certificate_pem: certificate_pem.clone(),
+            sha256: sha256.to_vec(),
+            not_before_ms: not_before.as_millis(),
+            not_after_ms: not_after.as_millis(),
+            state: state.number(),
+            state_since_ms: state_since.as_millis(),
+        }
+    }
+}
+
+impl TryFrom<pb::CertificateAuthority> for CertificateAuthority {
+    type Error = InvalidMessage;
+    fn try_from(authority: pb::CertificateAuthority) -> Result<Self, InvalidMessage> {
+        let pb::CertificateAuthority {
+            number,
+            certificate_pem,
+            sha256,
+            not_before_ms,
+            not_after_ms,
+            state,
+            state_since_ms,
+        } = authority;
+        Ok(Self {
+            number,
+            certificate_pem,
+            sha256: digest("authority.sha256", sha256)?,
+            not_before: time(not_before_ms),
+            not_after: time(not_after_ms),
+            state: Number::from_number(state)?,
+            state_since: time(state_since_ms),
         })
     }
 }

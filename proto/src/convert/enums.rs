@@ -1,6 +1,6 @@
 //! The enums: a table each. Zero, and a number this version does not know, are refused.
 
-use tocsin_shared::access::Role;
+use tocsin_shared::access::{AuthorityState, Role};
 use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
 use tocsin_shared::host::HostState;
 use tocsin_shared::identity::Env;
@@ -61,5 +61,6 @@ enums! {
     ResolveReason: Source, RuleRemoved, HostRetired;
     AlertSource: Rule, Job, Host;
     IncidentStatus: Triggered, Acknowledged, Resolved;
+    AuthorityState: Incoming, Issuing, Outgoing, Retired;
     Role: Viewer, Responder, Operator, Admin, Consumer;
 }

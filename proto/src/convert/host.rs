@@ -2,7 +2,7 @@
 
 use tocsin_shared::host::Host;
 
-use super::{InvalidMessage, Number, labels_in, labels_out, parse, time, time_in, time_out};
+use super::{InvalidMessage, Number, labels_in, labels_out, maybe_digest, parse, time, time_in, time_out};
 use crate::pb;
 
 impl From<&Host> for pb::Host {
@@ -22,6 +22,7 @@ impl From<&Host> for pb::Host {
             facts,
             recovered_at,
             recovery_until,
+            bundle_sha256,
         } = host;
         Self {
             agent: agent.to_string(),
@@ -38,6 +39,7 @@ impl From<&Host> for pb::Host {
             facts: labels_out(facts),
             recovered_at_ms: time_out(*recovered_at),
             recovery_until_ms: time_out(*recovery_until),
+            bundle_sha256: bundle_sha256.map(|digest| digest.to_vec()).unwrap_or_default(),
         }
     }
 }
@@ -60,6 +62,7 @@ impl TryFrom<pb::Host> for Host {
             facts,
             recovered_at_ms,
             recovery_until_ms,
+            bundle_sha256,
         } = host;
         Ok(Self {
             agent: parse("host.agent", &agent)?,
@@ -76,6 +79,7 @@ impl TryFrom<pb::Host> for Host {
             facts: labels_in(facts),
             recovered_at: time_in(recovered_at_ms),
             recovery_until: time_in(recovery_until_ms),
+            bundle_sha256: maybe_digest("host.bundle_sha256", bundle_sha256)?,
         })
     }
 }

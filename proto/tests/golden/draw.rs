@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tocsin_shared::access::{Certificate, Consumer, JoinToken, Principal, Role, TokenUse};
+use tocsin_shared::access::{
+    AuthorityState, Certificate, CertificateAuthority, Consumer, JoinToken, Principal, Role, TokenUse,
+};
 use tocsin_shared::alert::{Alert, AlertSource, Condition, ResolveReason};
 use tocsin_shared::event::{Actor, Block, Event, EventKind, Hole, LaneProgress, Sealed, Subject};
 use tocsin_shared::host::{Host, HostState};
@@ -17,7 +19,7 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 /// How many kinds of subject there are.
-pub(crate) const SUBJECTS: u64 = 11;
+pub(crate) const SUBJECTS: u64 = 12;
 
 /// A stream of numbers from a seed (splitmix64).
 pub(crate) struct Draw(pub(crate) u64);
@@ -223,6 +225,7 @@ impl Draw {
             facts: self.labels(),
             recovered_at: self.maybe(Self::at),
             recovery_until: self.maybe(Self::at),
+            bundle_sha256: self.maybe(Self::digest),
         }
     }
 
@@ -253,6 +256,25 @@ impl Draw {
             not_before: self.at(),
             not_after: self.at(),
             revoked_at: self.maybe(Self::at),
+            authority: 1 + self.small() / 2,
+        }
+    }
+
+    fn authority(&mut self) -> CertificateAuthority {
+        let states = [
+            AuthorityState::Incoming,
+            AuthorityState::Issuing,
+            AuthorityState::Outgoing,
+            AuthorityState::Retired,
+        ];
+        CertificateAuthority {
+            number: self.small(),
+            certificate_pem: self.text(),
+            sha256: self.digest(),
+            not_before: self.at(),
+            not_after: self.at(),
+            state: self.one(&states),
+            state_since: self.at(),
         }
     }
 
@@ -317,6 +339,7 @@ impl Draw {
             7 => Subject::Consumer(self.consumer()),
             8 => Subject::Lane(self.lane()),
             9 => Subject::Sealed(self.sealed()),
+            11 => Subject::Authority(self.authority()),
             _ => Subject::Hole(Hole {
                 agent: self.agent(),
                 from: self.at(),

@@ -42,6 +42,7 @@ pub(crate) fn hello() -> Up {
         facts: vec![label("os", "Debian 12")],
         interval_ms: 10_000,
         process: String::new(),
+        bundle_sha256: Vec::new(),
     })
 }
 
@@ -126,7 +127,29 @@ pub(crate) fn host_event() -> RecordKind {
 }
 
 pub(crate) fn heartbeat() -> Up {
-    Up::Heartbeat(pb::Heartbeat { clock: Some(clock()), waiting: vec![0, 1, 360] })
+    let waiting = vec![0, 1, 360];
+    Up::Heartbeat(pb::Heartbeat { clock: Some(clock()), waiting, ..pb::Heartbeat::default() })
+}
+
+/// With the authorities that are trusted now.
+pub(crate) fn heartbeat_with_bundle() -> Up {
+    match heartbeat() {
+        Up::Heartbeat(beat) => Up::Heartbeat(pb::Heartbeat { bundle_sha256: (0..32).collect(), ..beat }),
+        other => other,
+    }
+}
+
+/// With the authorities that are trusted.
+pub(crate) fn hello_with_bundle() -> Up {
+    match hello() {
+        Up::Hello(hello) => Up::Hello(pb::Hello { bundle_sha256: (0..32).collect(), ..hello }),
+        other => other,
+    }
+}
+
+pub(crate) fn trust() -> Down {
+    let ca_pem = "-----BEGIN CERTIFICATE-----\n".into();
+    Down::Trust(pb::Trust { ca_pem, renew_within_ms: 8_640_000 })
 }
 
 fn lanes() -> Vec<pb::LaneAcknowledgement> {

@@ -72,7 +72,8 @@ pub(super) fn session_seeds() -> Vec<Vec<u8>> {
         kinds.into_iter().zip(1..).map(|(kind, seq)| pb::Record { seq, kind: Some(kind) }).collect();
     let records = up(Up::Records(pb::Records { lane: 1, records }));
     let hello = up(Up::Hello(pb::Hello { protocol_version: 1, clock, ..pb::Hello::default() }));
-    let heartbeat = up(Up::Heartbeat(pb::Heartbeat { clock, waiting: vec![1, 2, 3] }));
+    let heartbeat =
+        up(Up::Heartbeat(pb::Heartbeat { clock, waiting: vec![1, 2, 3], bundle_sha256: vec![7; 32] }));
     vec![
         with_lengths(&[hello, table.clone(), rows.clone(), records.clone(), heartbeat.clone()]),
         with_lengths(&[table.clone(), rows.clone(), rows]),
@@ -91,12 +92,13 @@ pub(super) fn answer_seeds() -> Vec<Vec<u8>> {
     };
     let throttle =
         down(Down::Throttle(pb::Throttle { retry_after_ms: 5_000, reason: "slow".into(), refused: false }));
+    let trust = down(Down::Trust(pb::Trust { ca_pem: "-----BEGIN".into(), renew_within_ms: 1 }));
     let config = down(Down::Config(pb::SessionConfig { heartbeat_ms: 5_000, instance: "web-1".into() }));
     vec![
         with_lengths(&[acknowledged(7, 12, 20, 30), throttle.clone(), acknowledged(7, 40, 0, 0)]),
         with_lengths(&[acknowledged(7, 41, 50, 60)]),
         with_lengths(&[acknowledged(6, 12, 20, 30)]),
-        with_lengths(&[config, throttle, acknowledged(7, 11, 13, 14)]),
+        with_lengths(&[config, trust, throttle, acknowledged(7, 11, 13, 14)]),
     ]
 }
 

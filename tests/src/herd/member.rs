@@ -227,7 +227,7 @@ impl Member {
                 heard = session.hear() => { heard?; self.settle(&session); }
                 _ = self.phase.changed() => {}
                 () = due(heartbeat_at) => {
-                    let beat = pb::Heartbeat { clock: Some(self.clock()), waiting: vec![0; 3] };
+                    let beat = pb::Heartbeat { clock: Some(self.clock()), waiting: vec![0; 3], ..Default::default() };
                     session.say(Up::Heartbeat(beat)).await?;
                     heartbeat_at += every;
                 }

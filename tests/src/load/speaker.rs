@@ -87,7 +87,8 @@ impl Speaker {
             self.send(&session, &mut sent).await?;
             if heartbeat.elapsed() > HEARTBEAT {
                 heartbeat = Instant::now();
-                let beat = pb::Heartbeat { clock: Some(self.clock()), waiting: vec![0; 3] };
+                let beat =
+                    pb::Heartbeat { clock: Some(self.clock()), waiting: vec![0; 3], ..Default::default() };
                 session.say(Up::Heartbeat(beat)).await?;
             }
             tokio::select! {

@@ -198,7 +198,8 @@ impl Agent {
                 interval: Duration::from_secs(10),
                 process: "1".into(),
             };
-            let Err(end) = session(channel, &keeper, &greeting, &AtomicBool::new(false)).await;
+            let trust = Trust::new(std::path::PathBuf::new());
+            let Err(end) = session(channel, &keeper, (&greeting, &trust), &AtomicBool::new(false)).await;
             tell.send(end).ok();
         });
         (wires.recv().await.unwrap(), ended)
@@ -451,7 +452,8 @@ async fn a_collector_that_takes_nothing_is_left_too() {
     let (mut wire, _ended) = agent.connect().await;
     wire.welcome(&[]).await;
     let welcome = pb::Welcome { protocol_version: 1, session: 7, ..Default::default() };
-    let mut shell = Shell::welcomed(&agent.keeper, tell, welcome).await.unwrap();
+    let trust = Trust::new(std::path::PathBuf::new());
+    let mut shell = Shell::welcomed(&agent.keeper, tell, welcome, (&trust, None)).await.unwrap();
     tokio::time::pause();
     // There is room for one message: the table takes it, and the row waits for more.
     let ended = shell.act().await.unwrap_err();

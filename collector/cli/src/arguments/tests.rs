@@ -54,6 +54,11 @@ fn lines_that_are_understood() {
         "token create --env prod --label a=b --label c=d --host web-* --ttl 15m",
         "principal create anna --role responder --ttl 90d",
         "principal revoke anna",
+        "authority show -o json",
+        "authority rotate begin",
+        "authority rotate switch --strand 0",
+        "authority rotate finish --strand 3",
+        "authority rotate cancel",
         "rules check a.yml b.yml",
         "rules reload",
     ] {
@@ -85,6 +90,8 @@ fn lines_that_are_refused_say_why() {
         ("token create --env prod --ttl 0", "longer than nothing"),
         ("token create --env prod --ttl soon", "like 30s"),
         ("principal create anna --role king", "viewer"),
+        ("authority rotate switch --strand all", "invalid digit"),
+        ("authority rotate begin --strand 1", "unexpected argument"),
         ("rules check", "FILE"),
         ("status -o yaml", "table"),
     ] {

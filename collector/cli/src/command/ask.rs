@@ -7,8 +7,8 @@ use tonic::Code;
 
 use super::Context;
 use crate::arguments::{
-    Command, HostCommand, IncidentCommand, JobCommand, PrincipalCommand, Query, RulesCommand, TokenCommand,
-    time,
+    AuthorityCommand, Command, HostCommand, IncidentCommand, JobCommand, PrincipalCommand, Query,
+    RotateCommand, RulesCommand, TokenCommand, time,
 };
 use crate::client::{Client, answer};
 use crate::failure::Failure;
@@ -18,6 +18,7 @@ use crate::view::access::{
     self, NewPrincipal, NewToken, PrincipalDocument, PrincipalView, PrincipalsView, TokenView, TokensView,
 };
 use crate::view::alert::{self, AlertsView};
+use crate::view::authority::{self, AuthorityView};
 use crate::view::host::{self, HostDocument, HostView, HostsView, RevokedView};
 use crate::view::incident::{self, ChangedIncident, IncidentDocument, IncidentsView};
 use crate::view::query::{self, InstantView, RangeView};
@@ -65,6 +66,7 @@ pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failu
         Command::Job(command) => on_job(&client, screen, command).await,
         Command::Token(command) => on_token(&client, screen, command).await,
         Command::Principal(command) => on_principal(&client, screen, command).await,
+        Command::Authority(command) => on_authority(&client, screen, command).await,
         Command::Rules(RulesCommand::Reload) => {
             let rules = answer(client.admin().reload_rules(pb::ReloadRulesRequest {})).await?.rules;
             screen.show(&ReloadedView { rules }, rules::draw_reloaded)
@@ -287,6 +289,27 @@ fn enroll_command(endpoint: &Endpoint, token: &str) -> String {
         false => endpoint.to_string(),
     };
     format!("tocsin-agent enroll --collector {place} --token {token}")
+}
+
+async fn on_authority(client: &Client, screen: &Screen, command: AuthorityCommand) -> Result<(), Failure> {
+    let mut admin = client.admin();
+    let status = match command {
+        AuthorityCommand::Show => answer(admin.get_authority(pb::GetAuthorityRequest {})).await?.status,
+        AuthorityCommand::Rotate(RotateCommand::Begin) => {
+            answer(admin.begin_rotation(pb::BeginRotationRequest {})).await?.status
+        }
+        AuthorityCommand::Rotate(RotateCommand::Switch { strand }) => {
+            answer(admin.switch_rotation(pb::SwitchRotationRequest { strand })).await?.status
+        }
+        AuthorityCommand::Rotate(RotateCommand::Finish { strand }) => {
+            answer(admin.finish_rotation(pb::FinishRotationRequest { strand })).await?.status
+        }
+        AuthorityCommand::Rotate(RotateCommand::Cancel) => {
+            answer(admin.cancel_rotation(pb::CancelRotationRequest {})).await?.status
+        }
+    };
+    let view: AuthorityView = status.ok_or(Failure::Incomplete { what: "state of the authorities" })?.into();
+    screen.show(&view, authority::draw_authority)
 }
 
 async fn on_principal(client: &Client, screen: &Screen, command: PrincipalCommand) -> Result<(), Failure> {

@@ -31,7 +31,7 @@ async fn a_token_is_shown_once_and_its_digest_never() {
     assert_eq!((record.created_by.as_str(), record.env()), ("ann", pb::Env::Uat));
     assert!(record.expires_at_ms >= before.plus(TOKEN_TTL).as_millis());
     assert!(record.expires_at_ms <= now().plus(TOKEN_TTL).as_millis());
-    assert_eq!(secret.ca_pin(), api.about.ca_pin);
+    assert_eq!(secret.ca_pin(), api.front.pin());
     let digest = secret.sha256();
     assert!(api.read(move |state| state.token_by_digest(&digest).is_some()).await.unwrap());
     let listed = api.list_tokens(call(pb::ListTokensRequest {})).await.unwrap().into_inner().tokens;
@@ -184,5 +184,55 @@ async fn the_status_tells_how_the_collector_is() {
     assert_eq!(status.store_applied, status.events_head);
     assert_eq!(status.problems, ["the disk is slow", "the store is new"]);
     assert!(status.events_journal_bytes > 0 && status.resident_bytes > 1 << 20);
+    collector.stop().await;
+}
+
+// Cases: I6, C-X6
+#[tokio::test]
+async fn a_rotation_is_durable_names_who_is_left_behind_and_can_be_repeated() {
+    let collector = Collector::start().await;
+    let api = &collector.api;
+    let states = |status: &pb::AuthorityStatus| -> Vec<&'static str> {
+        status.authorities.iter().map(|a| a.state().as_str_name().trim_start_matches("AUTHORITY_STATE_")).collect()
+    };
+    let shown = async |api: &Api| {
+        api.get_authority(call(pb::GetAuthorityRequest {})).await.unwrap().into_inner().status.unwrap()
+    };
+    let first = shown(api).await;
+    assert_eq!((states(&first), first.hosts, first.to_renew.len()), (vec!["ISSUING"], 1, 0));
+    assert_eq!(first.unreported, ["web-1"]);
+    for _ in 0..2 {
+        let begun = api.begin_rotation(call(pb::BeginRotationRequest {})).await.unwrap().into_inner().status;
+        let begun = begun.unwrap();
+        assert_eq!(states(&begun), ["ISSUING", "INCOMING"]);
+        assert_eq!(begun.bundle_pem.matches("BEGIN CERTIFICATE").count(), 2);
+        assert_eq!(begun.bundle_sha256, tocsin_shared::tls::bundle_sha256(&begun.bundle_pem).unwrap());
+        assert!(begun.switch_from_ms > now().as_millis());
+    }
+    for (strand, says) in [(None, "1 of the hosts have not reported"), (Some(2), "which is 1: web-1")] {
+        let refused = api.switch_rotation(call(pb::SwitchRotationRequest { strand })).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains(says), "{refused}");
+    }
+    let switched = pb::SwitchRotationRequest { strand: Some(1) };
+    let switched = api.switch_rotation(call(switched)).await.unwrap().into_inner().status.unwrap();
+    assert_eq!((states(&switched), switched.to_renew), (vec!["OUTGOING", "ISSUING"], vec!["web-1".to_owned()]));
+    let refused = api.cancel_rotation(call(pb::CancelRotationRequest {})).await.unwrap_err();
+    assert!(refused.message().contains("signs already"), "{refused}");
+    let refused = api.begin_rotation(call(pb::BeginRotationRequest {})).await.unwrap_err();
+    assert!(refused.message().contains("`tocsin authority rotate finish` first"), "{refused}");
+    for strand in [Some(1), None] {
+        let finish = pb::FinishRotationRequest { strand };
+        let finished = api.finish_rotation(call(finish)).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(states(&finished), ["RETIRED", "ISSUING"]);
+    }
+    let collector = collector.restart().await;
+    let again = shown(&collector.api).await;
+    assert_eq!((states(&again), again.cluster_id), (vec!["RETIRED", "ISSUING"], first.cluster_id));
+    assert_eq!(collector.api.authorities.current().number, 2);
+    let begun = collector.api.begin_rotation(call(pb::BeginRotationRequest {})).await.unwrap();
+    assert_eq!(states(&begun.into_inner().status.unwrap()), ["RETIRED", "ISSUING", "INCOMING"]);
+    let cancelled = collector.api.cancel_rotation(call(pb::CancelRotationRequest {})).await.unwrap();
+    assert_eq!(states(&cancelled.into_inner().status.unwrap()), ["RETIRED", "ISSUING", "RETIRED"]);
     collector.stop().await;
 }

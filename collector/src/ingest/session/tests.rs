@@ -12,6 +12,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::*;
+use crate::identity::authorities::Authorities;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows;
 use crate::room;
@@ -63,7 +64,9 @@ async fn bench() -> Bench {
     let nothing = room::Config { reserve_bytes: 0, free_floor_bytes: 0 };
     let room = Room::open(Arc::new(disk.clone()), Path::new("/j"), nothing, now()).unwrap();
     let (quotas, skews, sessions, opening) = Default::default();
-    let agents = Agents { ledger, rows, presence, quotas, skews, sessions, room, opening, stop };
+    let authorities = Authorities::open(&dir.path().join("authority"), &[], now()).unwrap();
+    let trust = Telling { authorities: Arc::new(authorities), renew_within: Duration::from_secs(60) };
+    let agents = Agents { ledger, rows, presence, quotas, skews, sessions, room, opening, trust, stop };
     Bench { agents, disk, _dir: dir, durable }
 }
 
@@ -519,4 +522,66 @@ async fn an_outcome_and_a_new_row_wait_for_nobodys_backlog() {
     others.pop();
     while !stream.acknowledged(Lane::Samples).await.contains_range(1, 9) {}
     while !stream.acknowledged(Lane::Samples).await.contains(30) {}
+}
+
+/// The host's record of what its agent trusts.
+async fn bundle(bench: &Bench) -> Option<[u8; 32]> {
+    bench.agents.ledger.read(|state| state.host(agent(1)).unwrap().bundle_sha256).await.unwrap()
+}
+
+// Cases: I6
+#[tokio::test]
+async fn an_agent_is_told_whom_to_trust_until_it_has_said_that_it_does() {
+    let bench = bench().await;
+    let authorities = bench.agents.trust.authorities.clone();
+    let found = Command::AuthorityFound(authorities.current().describe());
+    bench.agents.ledger.submit(found, Actor::System).await.unwrap().unwrap();
+    let heartbeat = |bundle: &[u8]| {
+        let bundle_sha256 = bundle.to_vec();
+        Up::Heartbeat(pb::Heartbeat { clock: clock_now(), bundle_sha256, ..pb::Heartbeat::default() })
+    };
+    let said = |bundle: &[u8]| Up::Hello(pb::Hello { bundle_sha256: bundle.to_vec(), ..hello() });
+    let first = authorities.current();
+
+    // One that trusts who it should is told nothing, and an older one that does not say neither.
+    for hello in [said(&first.bundle_sha256), said(&[])] {
+        let mut stream = bench.connect();
+        let expected =
+            if let Up::Hello(hello) = &hello { trust::reported(&hello.bundle_sha256) } else { None };
+        stream.send(hello).await;
+        assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+        assert_eq!(bundle(&bench).await, expected);
+    }
+
+    let mut stream = bench.connect();
+    stream.send(said(&first.bundle_sha256)).await;
+    assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+    let next = authorities.incoming(now()).unwrap();
+    let begin = async |command| {
+        bench.agents.ledger.submit(command, Actor::System).await.unwrap().unwrap();
+        let records = bench.agents.ledger.read(|state| state.authorities().cloned().collect::<Vec<_>>());
+        authorities.follow(&records.await.unwrap()).unwrap();
+    };
+    begin(Command::BeginRotation(next)).await;
+    let Ok(Down::Trust(told)) = stream.next().await else { panic!("it was not told") };
+    let both = authorities.current();
+    assert_eq!((told.ca_pem, told.renew_within_ms), (both.bundle_pem.clone(), 0));
+    assert_eq!(bundle(&bench).await, Some(first.bundle_sha256), "told is not reported");
+    stream.send(heartbeat(&both.bundle_sha256)).await;
+    // A renewal that was overtaken sets it back: it is told again.
+    stream.send(heartbeat(&first.bundle_sha256)).await;
+    assert!(matches!(stream.next().await, Ok(Down::Trust(_))));
+    assert_eq!(bundle(&bench).await, Some(first.bundle_sha256));
+    stream.send(heartbeat(&both.bundle_sha256)).await;
+    let heard = async { while bundle(&bench).await != Some(both.bundle_sha256) {} };
+    tokio::time::timeout(Duration::from_secs(20), heard).await.expect("its report is never heard");
+    begin(Command::SwitchRotation { strand: Some(0), overlap: Duration::ZERO }).await;
+    let Ok(Down::Trust(told)) = stream.next().await else { panic!("it was not asked to renew") };
+    assert_eq!(told.renew_within_ms, 60_000);
+    assert_eq!(bundle(&bench).await, Some(both.bundle_sha256), "what it said last");
+    // Whoever comes back and has not renewed is asked, too.
+    let mut stream = bench.connect();
+    stream.send(said(&both.bundle_sha256)).await;
+    assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+    assert!(matches!(stream.next().await, Ok(Down::Trust(told)) if told.renew_within_ms > 0));
 }

@@ -16,6 +16,7 @@ fn issued(serial: &str, key: u128, from: i64) -> NewCertificate {
         key_sha256: digest(key),
         not_before: at(from * DAY),
         not_after: at((from + 1) * DAY),
+        authority: 1,
     }
 }
 
