@@ -49,10 +49,15 @@ pub fn take() -> Inventory {
         cpu_model: cpus.first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default(),
         memory_bytes: system.as_ref().map_or(0, System::total_memory),
         booted_at: Timestamp::from_millis(i64::try_from(booted).unwrap_or_default().saturating_mul(1000)),
-        boot_id: line(Path::new("/proc/sys/kernel/random/boot_id")),
+        boot_id: boot_id(),
         machine_id_hash: hash_machine_id(&line(Path::new("/etc/machine-id"))),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// The kernel's random name of this boot; empty where it does not tell.
+pub(crate) fn boot_id() -> String {
+    line(Path::new("/proc/sys/kernel/random/boot_id"))
 }
 
 fn line(path: &Path) -> String {

@@ -157,11 +157,12 @@ pub(crate) fn start(spool: Spool, boot_id: &str) -> std::io::Result<(Keeper, Joi
 }
 
 fn start_at(
-    spool: Spool,
+    mut spool: Spool,
     place: (PathBuf, spool::Config),
     parked: Option<Parked>,
     boot_id: &str,
 ) -> std::io::Result<(Keeper, JoinHandle<()>)> {
+    spool.shorten_with(records::without_output);
     let (requests, queue) = mpsc::channel(QUEUE);
     let (standing, observed) = watch::channel(Standing::default());
     let keeper = Keeper { epoch: spool.epoch(), moves: 0, requests, standing: observed };
@@ -402,7 +403,7 @@ impl Keep {
     }
 
     fn event(&mut self, what: &str, at: Reading, step_ms: i64) {
-        let record = records::encode(records::host_event(what, at, step_ms));
+        let record = records::encode(records::host_event(&self.boot_id, what, at, step_ms));
         let mut stored = self.state_record(&record);
         if self.park_if_failed(&stored) {
             stored = self.state_record(&record);

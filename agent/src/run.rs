@@ -144,6 +144,8 @@ async fn start(
     let jobs = IntakeConfig {
         socket: config.jobs.socket.clone(),
         drop_box: config.jobs.drop_box.clone(),
+        running: Some(config.data_dir.join("running")),
+        boot_id: inventory.boot_id.clone(),
         ..IntakeConfig::default()
     };
     let intake = Intake::bind(jobs, submit)?;
@@ -284,6 +286,7 @@ impl Observed {
             over_quota,
             sink_failures,
             missed,
+            alike,
         } = self.jobs.read();
         for (way, count) in [("socket", stored_socket), ("drop_box", stored_drop_box)] {
             collector.extra("tocsin_agent_jobs_stored_total", &[("way", way)], count as f64);
@@ -294,6 +297,7 @@ impl Observed {
             ("tocsin_agent_jobs_over_quota_total", over_quota),
             ("tocsin_agent_jobs_not_stored_total", sink_failures),
             ("tocsin_agent_jobs_missed_total", missed),
+            ("tocsin_agent_jobs_alike_total", alike),
         ] {
             collector.extra(metric, &[], count as f64);
         }

@@ -24,6 +24,7 @@ mod memory;
 mod read;
 mod reread;
 mod room;
+mod shorten;
 mod slots;
 mod volatile;
 #[cfg(test)]
@@ -32,12 +33,14 @@ mod tests;
 pub use error::SpoolError;
 pub use ledger::{Gap, Reason};
 pub use read::Batch;
+pub use shorten::Shorten;
 
 use ledger::Ledger;
 use lock::Lock;
 use memory::{Memory, Tiers};
 use read::LaneLog;
 use room::Reserve;
+use shorten::{Ages, Shortened};
 use slots::Slots;
 
 /// The most time that samples and state stay without being made durable: what a power cut may cost.
@@ -120,6 +123,10 @@ pub struct Spool {
     synced_at: Option<Duration>,
     /// Until when a lane's writes are not tried on the disk, which had no room for them.
     refused_until: [Option<Duration>; 3],
+    /// How records are made smaller before any goes, and how far that has come.
+    shortened: Shortened,
+    /// Which records of the state lane are old.
+    ages: Ages,
     degraded: bool,
     torn_bytes: u64,
     foreign: Vec<PathBuf>,
@@ -159,6 +166,7 @@ impl Spool {
         let disk: Arc<dyn Disk> = tiers.clone();
         let epoch = lock::epoch(&*disk, dir, new_epoch)?;
         let (slots, ledger) = Slots::open(disk.clone(), dir)?;
+        shorten::clear(&*disk, dir)?;
         // A kill may have left names that a power cut still takes; records are about to be sent on their word.
         disk.sync_dir(dir).map_err(SpoolError::disk("make durable", dir))?;
         let (mut torn_bytes, mut foreign, mut lost) = (0, Vec::new(), Vec::new());
@@ -194,12 +202,15 @@ impl Spool {
             reserve,
             synced_at: None,
             refused_until: [None; 3],
+            shortened: Shortened::default(),
+            ages: Ages::default(),
             degraded: false,
             torn_bytes,
             foreign,
             _lock: None,
         };
         spool.reconcile(lost)?;
+        spool.ages = Ages::after(spool.lane(Lane::State).log.next_seq());
         Ok(spool)
     }
 
@@ -322,6 +333,7 @@ impl Spool {
             return Ok(());
         }
         self.synced_at = Some(now);
+        self.ages.pass(now, self.lane(Lane::State).log.next_seq());
         self.sync()
     }
 

@@ -29,7 +29,7 @@ enum Cli {
     Exec(ExecArgs),
 }
 
-const CASES: [(&str, fn()); 18] = [
+const CASES: [(&str, fn()); 23] = [
     ("exit_statuses_are_the_jobs", exit_statuses_are_the_jobs),
     ("signals_kill_the_wrapper_too", signals_kill_the_wrapper_too),
     ("commands_that_do_not_start", commands_that_do_not_start),
@@ -48,6 +48,11 @@ const CASES: [(&str, fn()); 18] = [
     ("without_an_agent_the_outcome_is_dropped", without_an_agent_the_outcome_is_dropped),
     ("a_silent_agent_is_not_waited_for", a_silent_agent_is_not_waited_for),
     ("an_agent_hears_start_and_end", an_agent_hears_start_and_end),
+    ("arguments_that_are_too_long_for_the_command", arguments_that_are_too_long_for_the_command),
+    ("a_file_system_without_programs", a_file_system_without_programs),
+    ("time_limits_are_as_without_the_wrapper", time_limits_are_as_without_the_wrapper),
+    ("a_kill_for_want_of_memory_is_told_as_such", a_kill_for_want_of_memory_is_told_as_such),
+    ("no_agent_and_no_disk_cost_50_ms", no_agent_and_no_disk_cost_50_ms),
 ];
 
 fn main() -> ExitCode {
@@ -464,4 +469,187 @@ fn an_agent_hears_start_and_end() {
     assert_eq!(&**command, "sh -c 'echo hello; exit 9' --password=[redacted]");
     assert!(*pid > 1 && !user.is_empty() && *user == ended.user);
     assert!(dropped(&place).is_empty());
+}
+
+/// Runs a tool that needs rights; false, with a printed reason, when it cannot.
+fn tool(what: &str, command: &mut Command) -> bool {
+    match command.output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            println!("skipped: {what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            false
+        }
+        Err(error) => {
+            println!("skipped: {what}: {error}");
+            false
+        }
+    }
+}
+
+/// A file system of its own, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(place: &Path, options: &str) -> Option<Self> {
+        std::fs::create_dir(place).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(place);
+        tool("a tmpfs needs root", &mut mount).then(|| Self(place.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().unwrap();
+    }
+}
+
+fn script(path: &Path, first_line: &str) {
+    std::fs::write(path, format!("{first_line}\n")).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn could_not_start(place: &Place) -> i32 {
+    match place.ended().outcome {
+        Outcome::CouldNotStart { errno, .. } => errno,
+        other => panic!("{other:?}"),
+    }
+}
+
+// Cases: P4
+fn arguments_that_are_too_long_for_the_command() {
+    // The kernel adds an interpreter's line to the arguments, so that the command has more of them than the wrapper.
+    let place = Place::new();
+    script(&place.path("s"), &format!("#!/bin/sh -{}", "e".repeat(230)));
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), place.path("w")).unwrap();
+    let run = |bytes: usize| {
+        let mut wrapper = Command::new("./w");
+        wrapper.current_dir(place.dir.path()).env_clear().stderr(Stdio::null());
+        wrapper.args(["exec", "--job", "x", "--socket", "a", "--drop-box", "jobs", "--report-within", "9s"]);
+        wrapper.args(["--", "./s"]).args(vec!["x".repeat(1000); bytes / 1000]).arg("x".repeat(bytes % 1000));
+        wrapper.status()
+    };
+    // The most that the kernel lets the wrapper have.
+    let (mut fits, mut fails) = (1, 8 << 20);
+    while fits + 1 < fails {
+        let middle = usize::midpoint(fits, fails);
+        if run(middle).is_ok() { fits = middle } else { fails = middle }
+    }
+    std::fs::remove_dir_all(place.path("jobs")).unwrap();
+    std::fs::create_dir(place.path("jobs")).unwrap();
+    assert_eq!(run(fits).unwrap().code(), Some(126));
+    assert_eq!(could_not_start(&place), nix::errno::Errno::E2BIG as i32);
+}
+
+// Cases: P4
+fn a_file_system_without_programs() {
+    let place = Place::new();
+    let Some(mounted) = Mounted::tmpfs(&place.path("data"), "noexec,size=64k") else { return };
+    let program = mounted.0.join("program");
+    script(&program, "#!/bin/sh");
+    let mut wrapper = place.wrapped(&[program.to_str().unwrap()]);
+    assert_eq!(wrapper.stderr(Stdio::null()).status().unwrap().code(), Some(126));
+    assert_eq!(could_not_start(&place), nix::errno::Errno::EACCES as i32);
+}
+
+// Cases: P3, C-A2
+fn time_limits_are_as_without_the_wrapper() {
+    let sleeps = ["sleep", "60"];
+    let limited = |options: &[&str], of: &Command| {
+        let mut limit = Command::new("timeout");
+        limit.args(options).arg("0.2").arg(of.get_program()).args(of.get_args());
+        limit.status().unwrap()
+    };
+    let mut plain = Command::new(sleeps[0]);
+    plain.arg(sleeps[1]);
+    let place = Place::new();
+    let around = limited(&[], &place.wrapped(&sleeps));
+    assert_eq!(around.code(), limited(&[], &plain).code());
+    let terminated = Outcome::Signalled { signal: 15, core: false, out_of_memory: false };
+    assert_eq!(place.ended().outcome, terminated, "the limit ended the job, not only the wrapper");
+
+    let place = Place::new();
+    let inside = place.wrapped(&["timeout", "0.1", "sleep", "60"]).status().unwrap();
+    assert_eq!((inside.code(), place.ended().outcome), (Some(124), Outcome::Exited(124)));
+
+    let place = Place::new();
+    let preserved = ["--preserve-status", "--signal=INT"];
+    assert_eq!(limited(&preserved, &place.wrapped(&sleeps)).code(), limited(&preserved, &plain).code());
+}
+
+/// A control group whose processes have this much memory together; none, with a printed reason, where that cannot be.
+struct Group(PathBuf);
+
+impl Group {
+    fn with_memory(bytes: &str) -> Option<Self> {
+        let name = format!("tocsin-exec-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = if v1.is_dir() {
+            (v1, "memory.limit_in_bytes")
+        } else {
+            (Path::new("/sys/fs/cgroup"), "memory.max")
+        };
+        let group = Self(root.join(name));
+        let made = std::fs::create_dir(&group.0).and_then(|()| std::fs::write(group.0.join(limit), bytes));
+        if let Err(error) = made {
+            println!("skipped: no control group for memory in {}: {error}", root.display());
+            return None;
+        }
+        for (file, value) in [("memory.swappiness", "0"), ("memory.swap.max", "0")] {
+            std::fs::write(group.0.join(file), value).unwrap_or_default(); // One of them is there, or no swap.
+        }
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        while std::fs::remove_dir(&self.0).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+// Cases: P3
+fn a_kill_for_want_of_memory_is_told_as_such() {
+    let Some(group) = Group::with_memory("33554432") else { return };
+    let enter = |of: &Command| {
+        let mut inside = Command::new("sh");
+        let procs = group.0.join("cgroup.procs");
+        inside.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(procs);
+        inside.arg(of.get_program()).args(of.get_args());
+        inside
+    };
+    let place = Place::new();
+    let status = enter(&place.wrapped(&["tail", "/dev/zero"])).status().unwrap();
+    assert_eq!(status.signal(), Some(9), "the wrapper dies as the job did");
+    let killed = |out_of_memory| Outcome::Signalled { signal: 9, core: false, out_of_memory };
+    assert_eq!(place.ended().outcome, killed(true));
+    let place = Place::new();
+    enter(&place.wrapped(&shell("kill -9 $$"))).status().unwrap();
+    assert_eq!(place.ended().outcome, killed(false), "in the same group, by hand");
+}
+
+// Cases: C-A2, S16
+fn no_agent_and_no_disk_cost_50_ms() {
+    let place = Place::new();
+    let _listener = UnixListener::bind(place.path("sock")).unwrap(); // As an agent that is stopped.
+    std::fs::remove_dir(place.path("jobs")).unwrap();
+    let Some(mounted) = Mounted::tmpfs(&place.path("jobs"), "size=16k") else { return };
+    std::fs::write(mounted.0.join("filler"), [0; 16 << 10]).unwrap();
+    assert!(std::fs::write(mounted.0.join("more"), [0; 4096]).is_err(), "the disk is full");
+    // The job says when it ends. The wrapper may take 50 ms; a busy machine adds to some runs, and not to all.
+    let mut quickest = Duration::MAX;
+    for _ in 0..20 {
+        let mut wrapper = place.wrapped_with(&[], &shell("date +%s%N"));
+        let output = wrapper.output().unwrap();
+        let over = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let ended: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        quickest = quickest.min(over.saturating_sub(Duration::from_nanos(ended)));
+        if quickest <= Duration::from_millis(55) {
+            return; // Of it `date` and the shell need some to end.
+        }
+    }
+    panic!("the wrapper stayed for {quickest:?} at least");
 }

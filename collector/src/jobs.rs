@@ -62,6 +62,9 @@ pub struct RunEnd {
     pub command: String,
     pub output_tail: String,
     pub output_bytes: u64,
+    /// Further runs with the same result that this one stands for.
+    pub alike: u64,
+    pub output_dropped: bool,
 }
 
 /// Records `first` to `last` of a lane will never come.
@@ -95,6 +98,8 @@ pub(crate) fn started(d: &mut Decision<'_>, start: &RunStart, place: &Place) -> 
             command: cut_end(command, COMMAND_BYTES_MAX),
             output_tail: String::new(),
             output_bytes: 0,
+            alike: 0,
+            output_dropped: false,
         };
         d.by_actor(EventKind::JobStarted, started_at, "", Subject::Run(run));
     }
@@ -121,7 +126,7 @@ pub(crate) fn ended(d: &mut Decision<'_>, end: &RunEnd, place: &Place) -> Result
 
 fn run_of(end: &RunEnd, host: &Host) -> JobRun {
     let RunEnd { run_id, job_name, agent, started_at, ended_at, duration, result, .. } = end.clone();
-    let RunEnd { user, uid, command, output_tail, output_bytes, .. } = end.clone();
+    let RunEnd { user, uid, command, output_tail, output_bytes, alike, output_dropped, .. } = end.clone();
     JobRun {
         run_id,
         job_name: cut_end(job_name, JOB_NAME_BYTES_MAX),
@@ -131,6 +136,9 @@ fn run_of(end: &RunEnd, host: &Host) -> JobRun {
         result: match result {
             RunResult::CouldNotStart { message, errno } => {
                 RunResult::CouldNotStart { message: cut_end(message, COMMAND_BYTES_MAX), errno }
+            }
+            RunResult::Interrupted { reason } => {
+                RunResult::Interrupted { reason: cut_end(reason, COMMAND_BYTES_MAX) }
             }
             other => other,
         },
@@ -142,6 +150,8 @@ fn run_of(end: &RunEnd, host: &Host) -> JobRun {
         command: cut_end(command, COMMAND_BYTES_MAX),
         output_tail: cut_start(output_tail, OUTPUT_BYTES_MAX),
         output_bytes,
+        alike,
+        output_dropped,
     }
 }
 

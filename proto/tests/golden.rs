@@ -16,7 +16,9 @@ use messages::*;
 use proptest::prelude::*;
 use prost::Message;
 use tocsin_proto::pb;
-use tocsin_proto::pb::run_result::{CouldNotStart, Failed, Killed, Kind as Ended, Running, Succeeded};
+use tocsin_proto::pb::run_result::{
+    CouldNotStart, Failed, Interrupted, Killed, Kind as Ended, Running, Succeeded,
+};
 use tocsin_proto::pb::session_response::Kind as Down;
 use tocsin_proto::pb::subscribe_request::From as Since;
 use tocsin_proto::pb::subscribe_response::Kind as Item;
@@ -36,6 +38,10 @@ fn sample<M: Message + Default + PartialEq + 'static>(message: M) -> Sample {
     let bytes = message.encode_to_vec();
     let decodes = move |bytes: &[u8]| M::decode(bytes).is_ok_and(|read| read == message);
     Sample { bytes, decodes: Box::new(decodes) }
+}
+
+fn killed(core_dumped: bool, out_of_memory: bool) -> Killed {
+    Killed { signal: 9, core_dumped, out_of_memory }
 }
 
 fn samples() -> BTreeMap<String, Sample> {
@@ -89,6 +95,7 @@ fn samples() -> BTreeMap<String, Sample> {
         ("session_request.hello", sample(up(hello()))),
         ("session_request.hello_of_process", sample(up(hello_of_process()))),
         ("session_request.records.gap", sample(up(records(4, gap())))),
+        ("session_request.records.gap_of_epoch", sample(up(records(4, gap_of_epoch())))),
         ("session_request.records.host_event", sample(up(records(1, host_event())))),
         (
             "session_request.records.run_could_not_start",
@@ -103,7 +110,18 @@ fn samples() -> BTreeMap<String, Sample> {
         ),
         (
             "session_request.records.run_killed",
-            sample(up(records(3, run_ended(Ended::Killed(Killed { signal: 9, core_dumped: true }))))),
+            sample(up(records(3, run_ended(Ended::Killed(killed(true, false)))))),
+        ),
+        (
+            "session_request.records.run_interrupted",
+            sample(up(records(
+                3,
+                run_ended_of_boot(Ended::Interrupted(Interrupted { reason: "the host was rebooted".into() })),
+            ))),
+        ),
+        (
+            "session_request.records.run_out_of_memory",
+            sample(up(records(3, run_ended_of_boot(Ended::Killed(killed(false, true)))))),
         ),
         (
             "session_request.records.run_running",

@@ -134,6 +134,8 @@ pub type OutputTail = BoundedText<65_536>;
 pub type UserName = BoundedText<256>;
 /// One sentence about a failure.
 pub type Message = BoundedText<1024>;
+/// The kernel's random name of a boot; empty where it is not known.
+pub type BootId = BoundedText<64>;
 
 /// A run has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +151,8 @@ pub struct JobStarted {
     pub started_at: Timestamp,
     /// `CLOCK_BOOTTIME` in milliseconds.
     pub started_boot_ms: u64,
+    /// The boot in which it started.
+    pub started_boot: BootId,
 }
 
 /// A run has ended. Says everything a verdict needs, also when the start was never heard of.
@@ -166,6 +170,10 @@ pub struct JobEnded {
     pub started_boot_ms: u64,
     /// `CLOCK_BOOTTIME` in milliseconds.
     pub ended_boot_ms: u64,
+    /// The boot in which it started.
+    pub started_boot: BootId,
+    /// The boot in which it ended; another one only when it was interrupted.
+    pub ended_boot: BootId,
     /// Measured on `CLOCK_BOOTTIME`: includes suspend, ignores steps of the wall clock.
     pub duration: Duration,
     pub outcome: Outcome,
@@ -176,17 +184,21 @@ pub struct JobEnded {
     pub truncated: bool,
     /// Whether a process that outlived the job still held its output.
     pub background_children: bool,
+    /// Further runs by the same user and with the same outcome that are counted here and not told one by one.
+    pub alike: u64,
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The job's own exit status.
     Exited(u8),
-    /// Killed by a signal, by its Linux number.
-    Signalled { signal: i32, core: bool },
+    /// Killed by a signal, by its Linux number; perhaps by the kernel for want of memory.
+    Signalled { signal: i32, core: bool, out_of_memory: bool },
     /// The command was never run.
     CouldNotStart { errno: i32, message: Message },
+    /// It is over, and nobody saw how.
+    Interrupted { reason: Message },
 }
 
 impl Outcome {
@@ -276,7 +288,7 @@ mod tests {
         for (outcome, success) in [
             (Outcome::Exited(0), true),
             (Outcome::Exited(1), false),
-            (Outcome::Signalled { signal: 15, core: false }, false),
+            (Outcome::Signalled { signal: 15, core: false, out_of_memory: false }, false),
             (Outcome::CouldNotStart { errno: 2, message: Message::default() }, false),
         ] {
             assert_eq!(outcome.is_success(), success, "{outcome:?}");

@@ -3,7 +3,8 @@
 //! One writer numbers records densely from 1 and groups them: `append` buffers, `sync` writes and makes durable.
 //! Promises: what `sync` confirmed survives any crash; a reader sees only that; damage costs the damaged records and
 //! no others, and shows as a jump in `seq`; a number that may have been used is never used again, so what a crash tore
-//! off stays a hole. Nothing is deleted but whole segments, when the owner says so; files that are not ours stay.
+//! off stays a hole. Nothing is deleted but whole segments, and nothing is shortened, unless the owner says so; files
+//! that are not ours stay.
 //! Not here: who may open a directory (the owner locks it), what a payload means, what is dropped when.
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ mod error;
 mod head;
 mod reader;
 mod recovery;
+mod rewrite;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ mod tests;
 pub use error::LogError;
 pub use reader::{Entry, Reader};
 pub use recovery::{Lost, Recovery};
+pub use rewrite::Rewritten;
 
 use error::{SYNCING, failed};
 use head::Head;

@@ -20,11 +20,17 @@ pub enum RunResult {
     Killed {
         signal: i32,
         core_dumped: bool,
+        /// The kernel killed it for want of memory.
+        out_of_memory: bool,
     },
     /// The command could not be started.
     CouldNotStart {
         errno: i32,
         message: String,
+    },
+    /// It is over, and nobody saw how: its host or its wrapper went away.
+    Interrupted {
+        reason: String,
     },
 }
 
@@ -37,12 +43,13 @@ impl RunResult {
             Self::Failed { .. } => "failed",
             Self::Killed { .. } => "killed",
             Self::CouldNotStart { .. } => "could_not_start",
+            Self::Interrupted { .. } => "interrupted",
         }
     }
 
     /// Whether it ended, and badly.
     pub const fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::Killed { .. } | Self::CouldNotStart { .. })
+        !matches!(self, Self::Running | Self::Succeeded)
     }
 }
 
@@ -90,4 +97,8 @@ pub struct JobRun {
     pub output_tail: String,
     /// How much it wrote in all.
     pub output_bytes: u64,
+    /// Further runs with the same result that are counted here and not told one by one.
+    pub alike: u64,
+    /// The agent gave the output up for want of room.
+    pub output_dropped: bool,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tocsin_proto::pb;
 use tocsin_tests::feed::{Feed, Received};
 use tocsin_tests::process;
-use tocsin_tests::site::{SOON, Site, text};
+use tocsin_tests::site::{Host, SOON, Site, text};
 use tocsin_tests::wait::wait_until;
 use tocsin_tests::wall::{DAY, Wall, YEAR};
 
@@ -246,5 +246,48 @@ async fn a_host_with_a_wrong_clock_is_heard_at_the_right_time_and_told() -> anyh
         (skewed && firing.iter().map(|(_, host)| host.as_str()).eq(want.iter().copied())).then_some(())
     })
     .await?;
+    Ok(())
+}
+
+/// Runs a job whose wrapper sees the host's wall clock.
+fn run_job(host: &Host, wall: &Wall, name: &str) -> anyhow::Result<()> {
+    let mut wrapper = std::process::Command::new(process::program("tocsin-agent")?);
+    wrapper.args(["exec", "--job", name, "--report-within", "5s"]);
+    let config = host.config_file();
+    wrapper.arg("--socket").arg(config.with_file_name("jobs.sock"));
+    wrapper.arg("--drop-box").arg(config.with_file_name("drop-box"));
+    let status = wrapper.args(["--", "true"]).envs(wall.environment()).status()?;
+    assert!(status.success(), "{status}");
+    Ok(())
+}
+
+// Cases: T4, T7, S22
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_before_a_step_of_its_hosts_clock_is_filed_when_it_was() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let Some(wall) = Wall::new(dir.path())? else { return Ok(()) };
+    let mut site = Site::start(RULES).await?;
+    let mut host = site.host("db-1", pb::Env::Prod).await?;
+    host.environment = wall.environment();
+    host.set("scenario_breach", 0.0)?;
+    host.start_agent()?;
+    let rows = async || site.api.stored("scenario_breach[1m]").await.ok().filter(|points| !points.is_empty());
+    wait_until("the first row", SOON, rows).await?;
+    site.kill_collector()?;
+    let ran = now_ms()?;
+    run_job(&host, &wall, "before")?;
+    wall.set(10 * MINUTE_MS)?; // While its record waits in the spool.
+    run_job(&host, &wall, "after")?;
+    site.start_collector().await?;
+    for name in ["before", "after"] {
+        let what = format!("the end of {name}");
+        let ended = wait_until(&what, 2 * SOON, async || {
+            let request = pb::ListRunsRequest { job_name: name.into(), limit: 0 };
+            let runs = site.api.jobs().list_runs(request).await.ok()?.into_inner().runs;
+            runs.first().map(|run| run.ended_at_ms).filter(|at| *at > 0)
+        });
+        let off = ended.await? - ran;
+        assert!(off.abs() < 5_000, "{name} is filed {off} ms off");
+    }
     Ok(())
 }

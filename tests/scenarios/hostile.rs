@@ -58,8 +58,8 @@ struct Bystander {
 impl Bystander {
     async fn start(site: &Site) -> anyhow::Result<Self> {
         let agent = VirtualAgent::enrol(&site.api, pb::Env::Test, "bystander").await?;
-        let clock = pb::ClockReading { wall_ms: millis_now(), boot_ms: 1_000_000 };
-        let mut session = agent.session(clock, 1_000, Arc::default()).await?;
+        let clock = pb::ClockReading { wall_ms: millis_now(), boot_ms: 1_000_000, ..Default::default() };
+        let mut session = agent.session(clock.clone(), 1_000, Arc::default()).await?;
         let series = [Labels::series("bystander", &[])];
         session.say(Up::Table(table(1, &series, &agent.boot_id))).await?;
         let stop = CancellationToken::new();

@@ -19,7 +19,8 @@ use crate::RULES;
 /// How long a revoked host may go on.
 const PROMISED: Duration = Duration::from_secs(5);
 
-const CLOCK: pb::ClockReading = pb::ClockReading { wall_ms: 1_795_412_135_120, boot_ms: 100_000 };
+const CLOCK: pb::ClockReading =
+    pb::ClockReading { wall_ms: 1_795_412_135_120, boot_ms: 100_000, boot_id: String::new() };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_credential_nothing_answers() -> anyhow::Result<()> {

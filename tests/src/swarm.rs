@@ -174,7 +174,11 @@ impl Stream {
 
     /// Both clocks, `since` after the session was opened.
     fn clock(&self, since: Duration) -> pb::ClockReading {
-        pb::ClockReading { wall_ms: wall().as_millis(), boot_ms: BOOT_MS + since.as_millis() as u64 }
+        pb::ClockReading {
+            wall_ms: wall().as_millis(),
+            boot_ms: BOOT_MS + since.as_millis() as u64,
+            ..Default::default()
+        }
     }
 
     /// Waits until row `seq + 1` is due; each host at its own moment of the interval.

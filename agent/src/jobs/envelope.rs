@@ -8,14 +8,16 @@
 use std::time::Duration;
 
 use tocsin_shared::job::{
-    BoundedText, InvalidJobName, JobEnded, JobName, JobRecord, JobStarted, Outcome, RunId, TextTooLong,
-    UserName,
+    BootId, BoundedText, InvalidJobName, JobEnded, JobName, JobRecord, JobStarted, Outcome, RunId,
+    TextTooLong, UserName,
 };
 use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
-/// The format and its version. A reader refuses any other.
-const MAGIC: [u8; 4] = *b"TJR1";
+/// The format and its version. A reader knows the one before, too: records wait in the drop-box over an upgrade.
+const MAGIC: [u8; 4] = *b"TJR2";
+/// Without boot ids.
+const MAGIC_1: [u8; 4] = *b"TJR1";
 /// Magic, payload length, checksum.
 pub(crate) const HEADER_BYTES: usize = 12;
 /// The tail (64 KiB), the command or message (4 KiB) and the fixed fields, rounded up.
@@ -24,7 +26,9 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 72 * 1024;
 /// Why bytes are not a record.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidEnvelope {
-    #[error("does not start like a job record of version 1; wrapper and agent must be of the same release")]
+    #[error(
+        "does not start like a job record of version 1 or 2; wrapper and agent must be of the same release"
+    )]
     Magic,
     #[error("payload is {0} bytes long, expected at most {PAYLOAD_BYTES_MAX}")]
     Length(usize),
@@ -68,7 +72,7 @@ impl Answer {
 /// The payload's length, from a header.
 pub(crate) fn payload_length(header: &[u8; HEADER_BYTES]) -> Result<usize, InvalidEnvelope> {
     let mut reader = Reader(header);
-    if reader.array::<4>()? != MAGIC {
+    if ![MAGIC, MAGIC_1].contains(&reader.array()?) {
         return Err(InvalidEnvelope::Magic);
     }
     let length = reader.u32()? as usize;
@@ -101,17 +105,19 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<JobRecord, InvalidEnvelope> {
     if crc32fast::hash(payload).to_le_bytes() != header[8..] {
         return Err(InvalidEnvelope::Checksum);
     }
+    let has_boot = header[..4] == MAGIC;
     let mut reader = Reader(payload);
     let record = match reader.u8()? {
-        1 => JobRecord::Started(take_started(&mut reader)?),
-        2 => JobRecord::Ended(take_ended(&mut reader)?),
+        1 => JobRecord::Started(take_started(&mut reader, has_boot)?),
+        2 => JobRecord::Ended(take_ended(&mut reader, has_boot)?),
         value => return Err(InvalidEnvelope::Unknown { what: "kind of record", value }),
     };
     if reader.0.is_empty() { Ok(record) } else { Err(InvalidEnvelope::Trailing(reader.0.len())) }
 }
 
 fn put_started(out: &mut Vec<u8>, started: &JobStarted) {
-    let JobStarted { run_id, job, pid, user: _, uid, command, started_at, started_boot_ms } = started;
+    let JobStarted { run_id, job, pid, user: _, uid, command, started_at, started_boot_ms, started_boot } =
+        started;
     out.push(1);
     out.extend(run_id.0.as_bytes());
     put_text(out, job.as_str());
@@ -120,9 +126,10 @@ fn put_started(out: &mut Vec<u8>, started: &JobStarted) {
     put_text(out, command);
     out.extend(started_at.as_millis().to_le_bytes());
     out.extend(started_boot_ms.to_le_bytes());
+    put_text(out, started_boot);
 }
 
-fn take_started(reader: &mut Reader<'_>) -> Result<JobStarted, InvalidEnvelope> {
+fn take_started(reader: &mut Reader<'_>, has_boot: bool) -> Result<JobStarted, InvalidEnvelope> {
     Ok(JobStarted {
         run_id: reader.run_id()?,
         job: JobName::parse(reader.text()?)?,
@@ -132,6 +139,7 @@ fn take_started(reader: &mut Reader<'_>) -> Result<JobStarted, InvalidEnvelope> 
         command: reader.bounded()?,
         started_at: reader.timestamp()?,
         started_boot_ms: reader.u64()?,
+        started_boot: reader.boot(has_boot)?,
     })
 }
 
@@ -139,6 +147,8 @@ fn put_ended(out: &mut Vec<u8>, ended: &JobEnded) {
     let JobEnded { run_id, job, uid, user: _, started_at, ended_at, started_boot_ms, ended_boot_ms, .. } =
         ended;
     let JobEnded { duration, outcome, output_tail, output_bytes, truncated, background_children, .. } = ended;
+    // Wrappers count nothing but their own run: `alike` is the agent's.
+    let JobEnded { started_boot, ended_boot, alike: _, .. } = ended;
     out.push(2);
     out.extend(run_id.0.as_bytes());
     put_text(out, job.as_str());
@@ -153,9 +163,11 @@ fn put_ended(out: &mut Vec<u8>, ended: &JobEnded) {
     out.extend(output_bytes.to_le_bytes());
     out.push(u8::from(*truncated));
     out.push(u8::from(*background_children));
+    put_text(out, started_boot);
+    put_text(out, ended_boot);
 }
 
-fn take_ended(reader: &mut Reader<'_>) -> Result<JobEnded, InvalidEnvelope> {
+fn take_ended(reader: &mut Reader<'_>, has_boot: bool) -> Result<JobEnded, InvalidEnvelope> {
     Ok(JobEnded {
         run_id: reader.run_id()?,
         job: JobName::parse(reader.text()?)?,
@@ -171,14 +183,17 @@ fn take_ended(reader: &mut Reader<'_>) -> Result<JobEnded, InvalidEnvelope> {
         output_bytes: reader.u64()?,
         truncated: reader.bool()?,
         background_children: reader.bool()?,
+        started_boot: reader.boot(has_boot)?,
+        ended_boot: reader.boot(has_boot)?,
+        alike: 0,
     })
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     match outcome {
         Outcome::Exited(status) => out.extend([1, *status]),
-        Outcome::Signalled { signal, core } => {
-            out.push(2);
+        Outcome::Signalled { signal, core, out_of_memory } => {
+            out.push(if *out_of_memory { 4 } else { 2 });
             out.extend(signal.to_le_bytes());
             out.push(u8::from(*core));
         }
@@ -187,14 +202,22 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
             out.extend(errno.to_le_bytes());
             put_text(out, message);
         }
+        Outcome::Interrupted { reason } => {
+            out.push(5);
+            put_text(out, reason);
+        }
     }
 }
 
 fn take_outcome(reader: &mut Reader<'_>) -> Result<Outcome, InvalidEnvelope> {
     match reader.u8()? {
         1 => Ok(Outcome::Exited(reader.u8()?)),
-        2 => Ok(Outcome::Signalled { signal: reader.i32()?, core: reader.bool()? }),
+        tag @ (2 | 4) => {
+            let (signal, core) = (reader.i32()?, reader.bool()?);
+            Ok(Outcome::Signalled { signal, core, out_of_memory: tag == 4 })
+        }
         3 => Ok(Outcome::CouldNotStart { errno: reader.i32()?, message: reader.bounded()? }),
+        5 => Ok(Outcome::Interrupted { reason: reader.bounded()? }),
         value => Err(InvalidEnvelope::Unknown { what: "outcome", value }),
     }
 }
@@ -257,6 +280,10 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(length)?).map_err(|_| InvalidEnvelope::NotUtf8)
     }
 
+    fn boot(&mut self, is_there: bool) -> Result<BootId, InvalidEnvelope> {
+        if is_there { self.bounded() } else { Ok(BootId::default()) }
+    }
+
     fn bounded<const MAX: usize>(&mut self) -> Result<BoundedText<MAX>, InvalidEnvelope> {
         Ok(BoundedText::parse(self.text()?.to_owned())?)
     }
@@ -278,6 +305,7 @@ pub(crate) mod tests {
             command: CommandLine::keep_start("sh -c true"),
             started_at: Timestamp::from_millis(-5),
             started_boot_ms: 99,
+            started_boot: BootId::keep_start("boot"),
         })
     }
 
@@ -297,6 +325,9 @@ pub(crate) mod tests {
             output_bytes: u64::MAX,
             truncated: true,
             background_children: false,
+            started_boot: BootId::keep_start("boot"),
+            ended_boot: BootId::keep_start("boot"),
+            alike: 0,
         })
     }
 
@@ -305,7 +336,9 @@ pub(crate) mod tests {
         vec![
             started(1000),
             ended(1, 0, Outcome::Exited(255), ""),
-            ended(2, 1000, Outcome::Signalled { signal: 11, core: true }, "line\n\0€"),
+            ended(2, 1000, Outcome::Signalled { signal: 11, core: true, out_of_memory: false }, "line\n\0€"),
+            ended(5, 1000, Outcome::Signalled { signal: 9, core: false, out_of_memory: true }, ""),
+            ended(6, 1000, Outcome::Interrupted { reason: Message::keep_start("the host was rebooted") }, ""),
             ended(3, 1, Outcome::CouldNotStart { errno: 2, message }, &"x".repeat(70_000)),
         ]
     }
@@ -316,6 +349,35 @@ pub(crate) mod tests {
             let bytes = encode(&record);
             assert!(bytes.len() <= HEADER_BYTES + PAYLOAD_BYTES_MAX);
             assert_eq!(decode(&bytes), Ok(record));
+        }
+    }
+
+    // Cases: S21 (partly)
+    #[test]
+    fn records_of_the_version_before_are_read() {
+        for record in records() {
+            let mut bytes = encode(&record);
+            let boots = match record {
+                JobRecord::Started(_) => 4 + "boot".len(),
+                JobRecord::Ended(_) => 2 * (4 + "boot".len()),
+            };
+            bytes.truncate(bytes.len() - boots);
+            let payload = bytes.split_off(HEADER_BYTES);
+            let mut older = MAGIC_1.to_vec();
+            older.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+            older.extend(crc32fast::hash(&payload).to_le_bytes());
+            older.extend(payload);
+            let expected = match record {
+                JobRecord::Started(started) => {
+                    JobRecord::Started(JobStarted { started_boot: BootId::default(), ..started })
+                }
+                JobRecord::Ended(ended) => JobRecord::Ended(JobEnded {
+                    started_boot: BootId::default(),
+                    ended_boot: BootId::default(),
+                    ..ended
+                }),
+            };
+            assert_eq!(decode(&older), Ok(expected));
         }
     }
 
@@ -340,7 +402,7 @@ pub(crate) mod tests {
         header[..4].copy_from_slice(&MAGIC);
         header[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(payload_length(&header), Err(InvalidEnvelope::Length(u32::MAX as usize)));
-        header[3] = b'2';
+        header[3] = b'3';
         assert_eq!(payload_length(&header), Err(InvalidEnvelope::Magic), "a newer version is refused");
     }
 

@@ -9,6 +9,7 @@
 //! Not here: timeouts, locks against overlap, schedules.
 
 mod copy;
+mod memory;
 mod outputs;
 mod report;
 mod run;

@@ -3,24 +3,29 @@
 //! Who speaks is what the kernel says (peer credentials, file owner), never what the record says: a record for
 //! another uid is refused, and the user's name is looked up here. Promises: a wrapper hears "durable" only after the
 //! sink said so; a drop-box file is removed only then, or when it can never be taken; one record handed in by both
-//! ways is stored once; connections, sizes, waiting and records per user are bounded.
-//! Not here: the disk (`Submission`'s receiver), and what a run without an end means.
+//! ways is stored once; connections, sizes, waiting and records per user are bounded. Outcomes over a user's allowance
+//! are told as one record that counts those alike, so that no count is lost. A run whose start was stored and that is
+//! over without an outcome is told as interrupted. Not here: the disk (`Submission`'s receiver).
 
+mod alike;
 mod counters;
 mod drop_box;
+mod process;
 mod quota;
 mod recent;
 mod running;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tocsin_shared::job::{JobRecord, UserName};
+use tocsin_shared::job::{
+    BootId, JobEnded, JobRecord, JobStarted, Message, Outcome, OutputTail, RunId, UserName,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -29,12 +34,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use self::alike::Alike;
 use self::counters::count;
 use self::drop_box::{Listing, RefusedFile};
+use self::process::Process;
 use self::quota::Quota;
 use self::recent::{Key, Recent, Seen};
-use self::running::Running;
+use self::running::{Lost, Running};
 use super::envelope::{self, Answer, HEADER_BYTES, InvalidEnvelope};
+use crate::tick::Reading;
 
 pub use self::counters::{IntakeCounters, IntakeCounts};
 pub(crate) use self::drop_box::{COMPLETE_SUFFIX, PARTIAL_PREFIX};
@@ -47,8 +55,8 @@ const CONNECTIONS_PER_UID_MAX: usize = 16;
 const READ_DEADLINE: Duration = Duration::from_secs(2);
 /// A pause after the kernel refused to accept (out of file descriptors), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Records taken from the drop-box per scan; the rest waits for the next one.
-const RECORDS_PER_SCAN_MAX: usize = 256;
+/// Bytes of records read from the drop-box per scan; the rest waits for the next one.
+const BYTES_PER_SCAN_MAX: u64 = 16 << 20;
 /// User names remembered. Far more than run jobs on one host.
 const USER_NAMES_MAX: usize = 1024;
 
@@ -63,6 +71,10 @@ pub struct IntakeConfig {
     pub scan_every: Duration,
     /// Records that one user may hand in per minute.
     pub records_per_minute_per_uid: u32,
+    /// Where runs that go on are noted for the agent's next start; without it they are known to this one alone.
+    pub running: Option<PathBuf>,
+    /// The kernel's name of this boot.
+    pub boot_id: String,
 }
 
 impl Default for IntakeConfig {
@@ -72,6 +84,8 @@ impl Default for IntakeConfig {
             drop_box: super::exec::DROP_BOX_DEFAULT.into(),
             scan_every: Duration::from_secs(5),
             records_per_minute_per_uid: 200,
+            running: None,
+            boot_id: String::new(),
         }
     }
 }
@@ -139,9 +153,11 @@ impl Intake {
         let listener = UnixListener::bind(&config.socket).map_err(fail(&config.socket))?;
         std::fs::set_permissions(&config.socket, std::fs::Permissions::from_mode(0o666))
             .map_err(fail(&config.socket))?;
+        let running = Running::open(config.running.clone(), &config.boot_id)
+            .map_err(fail(config.running.as_deref().unwrap_or(Path::new("the runs that go on"))))?;
         let admission = Mutex::new(Admission {
             quota: Quota::new(config.records_per_minute_per_uid),
-            running: Running::default(),
+            running,
             recent: Recent::default(),
             connections: HashMap::new(),
             user_names: HashMap::new(),
@@ -256,7 +272,7 @@ impl Shared {
     async fn serve(&self, mut stream: UnixStream) {
         let Ok(peer) = stream.peer_cred() else { return };
         let answer = match self.receive(&mut stream, peer.uid()).await {
-            Ok(record) => match self.store(record, &self.counters.stored_socket).await {
+            Ok(record) => match self.store(record, peer.pid(), &self.counters.stored_socket).await {
                 Stored::Now | Stored::Before => Answer::Durable,
                 Stored::NotYet => Answer::Later,
             },
@@ -281,9 +297,19 @@ impl Shared {
         let record = timeout(READ_DEADLINE, read_record(stream)).await.map_err(|_| Declined::Slow)??;
         match record.uid() {
             claimed if claimed != uid => Err(Declined::ForeignUid { claimed }),
-            _ if !self.admission().quota.admit(uid, Instant::now()) => Err(Declined::OverQuota),
+            _ if !self.admit(uid, &record) => Err(Declined::OverQuota),
             _ => Ok(record),
         }
+    }
+
+    /// Whether a record may be stored now. The end of a run whose start was admitted has its place already, and a copy
+    /// of what is stored needs none.
+    fn admit(&self, uid: u32, record: &JobRecord) -> bool {
+        let mut admission = self.admission();
+        let is_end = matches!(record, JobRecord::Ended(_));
+        (is_end && admission.running.is_followed(record.run_id()))
+            || admission.recent.is_stored(Key::of(record))
+            || admission.quota.admit(uid, Instant::now())
     }
 
     fn place(&self, uid: u32) -> Option<Place<'_>> {
@@ -297,7 +323,7 @@ impl Shared {
     }
 
     /// Hands a verified record to the sink, once.
-    async fn store(&self, record: JobRecord, counter: &AtomicU64) -> Stored {
+    async fn store(&self, record: JobRecord, wrapper: Option<i32>, counter: &AtomicU64) -> Stored {
         let key = Key::of(&record);
         let seen = self.admission().recent.begin(key); // The lock ends here, before anything is awaited.
         match seen {
@@ -309,19 +335,22 @@ impl Shared {
             Seen::New => {}
         }
         let name = self.user_name(record.uid()).await;
-        let (run_id, job) = (record.run_id(), record.job().clone());
-        let pid = match &record {
-            JobRecord::Started(started) => Some(started.pid),
-            JobRecord::Ended(_) => None,
-        };
+        let (run_id, is_end) = (record.run_id(), matches!(record, JobRecord::Ended(_)));
+        if let JobRecord::Started(started) = &record {
+            // Before the start is stored: whoever hears of the run can be told of its end, whatever happens.
+            let wrapper = wrapper.and_then(|pid| u32::try_from(pid).ok());
+            let mut admission = self.admission();
+            if !admission.recent.has_ended(key) {
+                admission.running.started(started, wrapper);
+            }
+        }
         let result = self.submit(record.with_user(name)).await;
         self.admission().recent.finish(key, result.is_ok());
         match result {
             Ok(()) => {
                 count(counter);
-                match pid {
-                    Some(pid) => self.admission().running.started(run_id, job, pid, is_there),
-                    None => self.admission().running.ended(run_id),
+                if is_end {
+                    self.admission().running.ended(run_id);
                 }
                 Stored::Now
             }
@@ -356,55 +385,111 @@ impl Shared {
         name
     }
 
-    /// One look at the drop-box.
-    async fn scan(&self, directory: &Path, stop: &CancellationToken) -> io::Result<()> {
-        let directory = directory.to_owned();
-        let Listing { complete, stray } =
-            blocking(move || drop_box::list(&directory, SystemTime::now())).await?;
+    /// One look at the drop-box; whether every record in it that could be stored is stored.
+    async fn scan(&self, directory: &Path, stop: &CancellationToken) -> io::Result<bool> {
+        let place = directory.to_owned();
+        let Listing { complete, stray, batches, has_more } =
+            blocking(move || drop_box::list(&place, SystemTime::now())).await?;
         for path in stray {
             self.discard(path, RefusedFile::Name).await;
         }
-        let (mut exhausted, mut taken) = (HashSet::new(), 0);
+        let (mut over, mut bytes, mut drained) = (Alike::default(), 0, !has_more);
+        for (path, id) in batches {
+            drained &= self.tell_batch(path, id).await;
+        }
         for path in complete {
             // Between files: one that is being stored must also be removed, or it would be stored again.
-            if taken >= RECORDS_PER_SCAN_MAX || stop.is_cancelled() {
+            if bytes >= BYTES_PER_SCAN_MAX || stop.is_cancelled() {
+                drained = false;
                 break;
             }
-            taken += usize::from(self.take(path, &mut exhausted).await);
+            drained &= self.take(path, &mut over, &mut bytes).await;
         }
-        Ok(())
+        for paths in over.batches() {
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
+            let place = directory.to_owned();
+            let path = blocking(move || alike::fix(&place, &paths)).await?;
+            if let Some(id) = alike::batch_id(&path) {
+                self.tell_batch(path, id).await;
+            }
+        }
+        Ok(drained)
     }
 
-    /// Takes one file, unless its owner is over quota; true when a record was read.
-    async fn take(&self, path: PathBuf, exhausted: &mut HashSet<u32>) -> bool {
-        let Ok(owner) = drop_box::owner(&path) else { return false };
-        if exhausted.contains(&owner) {
-            return false;
-        }
-        if !self.admission().quota.admit(owner, Instant::now()) {
-            exhausted.insert(owner);
-            count(&self.counters.over_quota);
-            return false;
-        }
+    /// Takes one file, or adds it to those over their owner's allowance; false when it should have been stored and was
+    /// not.
+    async fn take(&self, path: PathBuf, over: &mut Alike, bytes: &mut u64) -> bool {
         let file = path.clone();
-        match blocking(move || Ok(drop_box::read(&file))).await {
-            Ok(Ok(record)) => {
-                if self.store(record, &self.counters.stored_drop_box).await != Stored::NotYet {
+        let read =
+            blocking(move || Ok((std::fs::symlink_metadata(&file)?.len(), drop_box::read(&file)))).await;
+        match read {
+            Ok((length, Ok(record))) => {
+                *bytes += length;
+                if !self.admit(record.uid(), &record) {
+                    count(&self.counters.over_quota);
+                    let is_new = !self.admission().recent.was_tried(Key::of(&record));
+                    if is_new {
+                        over.add(&record, path);
+                    }
+                    return is_new;
+                }
+                let stored = self.store(record, None, &self.counters.stored_drop_box).await;
+                if stored != Stored::NotYet {
                     remove(path).await;
                 }
-                true
+                stored != Stored::NotYet
             }
-            Ok(Err(RefusedFile::Io(error))) => {
+            Ok((_, Err(RefusedFile::Io(error)))) => {
                 warn!(%error, path = %path.display(), "cannot read a job record; the agent must run as root or with CAP_DAC_READ_SEARCH");
                 false
             }
-            Ok(Err(refused)) => {
+            Ok((_, Err(refused))) => {
                 self.discard(path, refused).await;
-                false
+                true
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => {
                 warn!(%error, "drop-box reader failed");
                 false
+            }
+        }
+    }
+
+    /// Tells a fixed batch as one record; true when it is stored and gone.
+    async fn tell_batch(&self, path: PathBuf, id: RunId) -> bool {
+        let place = path.clone();
+        let record = match blocking(move || alike::record(&place, id)).await {
+            Ok(record) => record,
+            Err(error) => {
+                warn!(%error, path = %path.display(), "cannot read a batch of job records");
+                return false;
+            }
+        };
+        if let Some(record) = record {
+            let alike = if let JobRecord::Ended(ended) = &record { ended.alike } else { 0 };
+            match self.store(record, None, &self.counters.stored_drop_box).await {
+                Stored::NotYet => return false,
+                Stored::Now => drop(self.counters.alike.fetch_add(alike, Ordering::Relaxed)),
+                Stored::Before => {}
+            }
+        }
+        let removed = blocking(move || alike::remove(&path)).await;
+        if let Err(error) = &removed {
+            warn!(%error, "cannot remove a batch of job records");
+        }
+        removed.is_ok()
+    }
+
+    /// Tells the runs that are over without an outcome. To be called when no outcome waits in the drop-box.
+    async fn tell_interrupted(&self, boot_id: &str) {
+        let lost = self.admission().running.lost(Process::is_there);
+        for (started, why) in lost {
+            let (job, run_id) = (started.job.clone(), started.run_id);
+            let record = interrupted(started, why, boot_id, Reading::now());
+            if self.store(record, None, &self.counters.missed).await == Stored::Now {
+                warn!(job = job.as_str(), %run_id, reason = why.reason(), "a job was interrupted");
             }
         }
     }
@@ -430,15 +515,39 @@ async fn scan_regularly(config: IntakeConfig, shared: Arc<Shared>, stop: Cancell
     let mut tick = interval(config.scan_every.max(Duration::from_millis(10)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if let Err(error) = shared.scan(&config.drop_box, &stop).await {
-            warn!(%error, path = %config.drop_box.display(), "cannot look into the job drop-box");
-            continue;
-        }
-        for (run_id, job) in shared.admission().running.missed(is_there) {
-            count(&shared.counters.missed);
-            warn!(job = job.as_str(), %run_id, "the job's process is gone and its outcome was not reported");
+        match shared.scan(&config.drop_box, &stop).await {
+            Ok(true) => shared.tell_interrupted(&config.boot_id).await,
+            Ok(false) => {}
+            Err(error) => {
+                warn!(%error, path = %config.drop_box.display(), "cannot look into the job drop-box");
+            }
         }
     }
+}
+
+/// The end of a run that nobody saw: it was noticed now.
+fn interrupted(started: JobStarted, why: Lost, boot_id: &str, now: Reading) -> JobRecord {
+    let JobStarted { run_id, job, pid: _, user, uid, command: _, started_at, started_boot_ms, started_boot } =
+        started;
+    JobRecord::Ended(JobEnded {
+        run_id,
+        job,
+        uid,
+        user,
+        started_at,
+        ended_at: now.wall,
+        started_boot_ms,
+        ended_boot_ms: now.boot_ms,
+        started_boot,
+        ended_boot: BootId::keep_start(boot_id),
+        duration: Duration::ZERO,
+        outcome: Outcome::Interrupted { reason: Message::keep_start(why.reason()) },
+        output_tail: OutputTail::default(),
+        output_bytes: 0,
+        truncated: false,
+        background_children: false,
+        alike: 0,
+    })
 }
 
 async fn remove(path: PathBuf) {
@@ -446,11 +555,6 @@ async fn remove(path: PathBuf) {
     if let Err(error) = blocking(move || drop_box::remove(&path)).await {
         warn!(%error, path = %shown.display(), "cannot remove from the job drop-box");
     }
-}
-
-/// Whether a process with this id is there, in this namespace.
-fn is_there(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// File work off the async threads.

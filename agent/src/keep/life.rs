@@ -61,7 +61,7 @@ pub(crate) fn begin_epoch(spool: &mut Spool) -> Result<(), SpoolError> {
     let settled = spool.begin_epoch(Epoch(Uuid::new_v4()))?;
     for (lane, first, last) in settled {
         let reason = pb::GapReason::EarlierEpoch.into();
-        let gap = Kind::Gap(pb::Gap { lane: lane.number(), first, last, reason });
+        let gap = Kind::Gap(pb::Gap { lane: lane.number(), first, last, reason, epoch: String::new() });
         spool.append(Lane::Outcomes, RECORD, &records::encode(gap), true)?;
     }
     Ok(())
@@ -182,7 +182,8 @@ mod tests {
             told.iter().filter_map(|entry| records::decode(entry.seq, &entry.payload)).collect();
         let gap = |first, last| {
             let reason = pb::GapReason::EarlierEpoch.into();
-            Kind::Gap(pb::Gap { lane: Lane::Samples.number(), first, last, reason })
+            let lane = Lane::Samples.number();
+            Kind::Gap(pb::Gap { lane, first, last, reason, epoch: String::new() })
         };
         assert_eq!(
             told.into_iter().filter_map(|record| record.kind).collect::<Vec<_>>(),

@@ -3,12 +3,17 @@
 //! Numbers are never used twice, and nothing on a failing disk could remember which were: so memory has an epoch of
 //! its own, and the session begins anew with each change. The spool on disk is tried again and again, read from
 //! scratch; what is in it is sent when it is back. Nothing is ever written anywhere else, and the agent goes on.
+//! Promise: of what was in memory and not acknowledged when the disk takes over, records of jobs and of the host move
+//! to the disk, and rows are told as a gap of memory's epoch. An agent that ends before its disk is back can tell nobody.
 
 use std::time::{Duration, Instant};
 
+use tocsin_proto::convert::Number as _;
+use tocsin_proto::pb;
+use tocsin_proto::pb::record::Kind;
 use tocsin_shared::lane::Lane;
 
-use super::{Keep, RowWriter};
+use super::{Keep, RECORD, RowWriter, records};
 use crate::explain::one_line;
 use crate::spool::{Spool, SpoolError};
 use crate::stream::backlog::Backlog;
@@ -18,8 +23,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// How long memory is sent from after the disk is back. Beyond it, the collector is away, and the disk is the better
 /// place for what comes.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
-/// Bytes of outcomes that are read from memory at once.
-const OUTCOMES_BYTES: usize = 1 << 20;
+/// Bytes of records that are read from memory at once.
+const RECORDS_BYTES: usize = 1 << 20;
 
 /// A spool that is not used, because its disk fails.
 pub(super) struct Parked {
@@ -83,31 +88,16 @@ impl Keep {
 
     fn unpark(&mut self) {
         let Some((mut spool, _)) = self.parked.take().and_then(|parked| parked.back) else { return };
-        // An outcome that comes twice counts once: it carries the id of its run.
-        self.move_outcomes(&mut spool);
-        let waiting: u64 = self.spool.holes(Lane::Samples).iter().map(|(first, last)| last - first + 1).sum();
-        tracing::info!(rows_lost = waiting, "the spool's disk is back");
+        self.tell_gaps(); // Of memory, in memory: they move on with its records.
+        let rows_lost = hand_over(&mut self.spool, &mut spool);
+        tracing::info!(rows_lost, "the spool's disk is back");
         self.use_spool(spool);
         self.tell_gaps();
     }
 
-    fn move_outcomes(&mut self, to: &mut Spool) {
-        let mut next = self.spool.first_unacked(Lane::Outcomes);
-        while let Ok(batch) = self.spool.read(Lane::Outcomes, next, OUTCOMES_BYTES) {
-            if batch.next_seq == next {
-                return;
-            }
-            next = batch.next_seq;
-            for entry in batch.entries.iter().filter(|entry| entry.numbered) {
-                if let Err(error) = to.append(Lane::Outcomes, entry.kind, &entry.payload, true) {
-                    tracing::error!(error = one_line(&error), "an outcome in memory finds no place on disk");
-                }
-            }
-        }
-    }
-
     /// Another spool from now on; the one before lets go of its directory.
-    fn use_spool(&mut self, spool: Spool) {
+    fn use_spool(&mut self, mut spool: Spool) {
+        spool.shorten_with(records::without_output);
         self.spool = spool;
         self.moves = self.moves.wrapping_add(1);
         self.rows = RowWriter::new(&self.boot_id);
@@ -125,5 +115,115 @@ impl Keep {
             (Some(_), _) => Ok(()),
             (None, closed) => closed,
         }
+    }
+}
+
+/// Hands what is not acknowledged of memory over to the disk; returns how many rows are lost, and told. A record that
+/// comes twice counts once: an outcome carries the id of its run.
+fn hand_over(memory: &mut Spool, disk: &mut Spool) -> u64 {
+    let no_place = |error: &SpoolError| {
+        tracing::error!(error = one_line(error), "a record in memory finds no place on disk");
+    };
+    for lane in [Lane::Outcomes, Lane::State] {
+        let mut next = memory.first_unacked(lane);
+        while let Ok(batch) = memory.read(lane, next, RECORDS_BYTES) {
+            if batch.next_seq == next {
+                break;
+            }
+            next = batch.next_seq;
+            for entry in batch.entries.iter().filter(|entry| entry.numbered) {
+                let Some(kind) = records::decode(entry.seq, &entry.payload).and_then(|it| it.kind) else {
+                    continue;
+                };
+                let record = records::encode(of_epoch(memory, kind));
+                let place = if lane == Lane::State { disk.choose_tier(lane) } else { Ok(()) };
+                place
+                    .and_then(|()| disk.append(lane, entry.kind, &record, true))
+                    .map_or_else(|error| no_place(&error), drop);
+            }
+        }
+    }
+    let mut lost = 0;
+    for (first, last) in memory.holes(Lane::Samples) {
+        let (lane, reason) = (Lane::Samples.number(), pb::GapReason::Evicted.into());
+        let gap = Kind::Gap(pb::Gap { lane, first, last, reason, epoch: memory.epoch().to_string() });
+        disk.append(Lane::Outcomes, RECORD, &records::encode(gap), true)
+            .map_or_else(|error| no_place(&error), drop);
+        lost += last - first + 1;
+    }
+    lost
+}
+
+/// What a record says when it is another epoch's: numbers that will not come are of the epoch that gave them.
+fn of_epoch(memory: &Spool, kind: Kind) -> Kind {
+    match kind {
+        Kind::Gap(gap) if gap.epoch.is_empty() => {
+            Kind::Gap(pb::Gap { epoch: memory.epoch().to_string(), ..gap })
+        }
+        kind => kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tocsin_shared::disk::MemoryDisk;
+    use tocsin_shared::identity::Epoch;
+    use tocsin_shared::labels::Labels;
+    use tocsin_shared::ranges::Ranges;
+    use tocsin_shared::time::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::spool::{Config, Gap, Reason};
+    use crate::tick::Reading;
+
+    fn rows(spool: &mut Spool, count: u64) {
+        let series: Arc<[Labels]> = Arc::new([Labels::new([("__name__", "x")])]);
+        let mut rows = RowWriter::new("boot");
+        for at in 1..=count {
+            let reading = Reading { wall: Timestamp::from_millis(at as i64 * 1000), boot_ms: at };
+            rows.write(spool, reading, &series, &[at as f64]).unwrap();
+        }
+    }
+
+    /// The records that a lane has to send.
+    fn kinds(spool: &mut Spool, lane: Lane) -> Vec<Kind> {
+        let entries = spool.read(lane, 1, 1 << 20).unwrap().entries;
+        entries.iter().filter_map(|entry| records::decode(entry.seq, &entry.payload)?.kind).collect()
+    }
+
+    // Cases: C-A6, S14
+    #[test]
+    fn what_memory_could_not_deliver_moves_or_is_told_and_names_its_epoch() {
+        let config =
+            Config { max_bytes: 4 << 20, reserve_bytes: 0, free_floor_bytes: 0, ..Config::default() };
+        let config = Config { free_floor_percent: 0, segment_bytes: 64 << 10, ..config };
+        let mut memory = Spool::in_memory(config).unwrap();
+        let epoch = Epoch(Uuid::from_u128(1));
+        let mut disk =
+            Spool::open_on(Arc::new(MemoryDisk::new()), Path::new("/spool"), epoch, config).unwrap();
+        rows(&mut disk, 5);
+        rows(&mut memory, 9);
+        let mut taken = Ranges::up_to(2);
+        taken.insert_range(5, 6).unwrap();
+        memory.acknowledge(Lane::Samples, &taken).unwrap();
+        let event = records::host_event("boot", "clock_step", Reading::default(), 1);
+        memory.append(Lane::State, RECORD, &records::encode(event.clone()), true).unwrap();
+        let evicted = Gap { lane: Lane::State, first: 7, last: 8, count: 2, reason: Reason::Evicted };
+        let evicted = records::gap(&evicted);
+        memory.append(Lane::Outcomes, RECORD, &records::encode(evicted), true).unwrap();
+
+        assert_eq!(hand_over(&mut memory, &mut disk), 5);
+        let gap = |lane: Lane, first, last| {
+            let (lane, reason) = (lane.number(), pb::GapReason::Evicted.into());
+            Kind::Gap(pb::Gap { lane, first, last, reason, epoch: memory.epoch().to_string() })
+        };
+        let told = [gap(Lane::State, 7, 8), gap(Lane::Samples, 3, 4), gap(Lane::Samples, 7, 9)];
+        assert_eq!(kinds(&mut disk, Lane::Outcomes), told);
+        assert_eq!(kinds(&mut disk, Lane::State), [event]);
+        assert_eq!(disk.holes(Lane::Samples), [(1, 5)], "the disk's own rows are still to be sent");
     }
 }

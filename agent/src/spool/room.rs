@@ -1,8 +1,10 @@
 //! How the spool stays within its bounds, and what goes first when it does not fit.
 //!
-//! Room is made in this order: the oldest samples, the oldest state, the reserve, and the oldest outcomes last. Whole
-//! segments go, and a lane's newest never does. On a full disk the reserve goes first: it costs no record. What is
-//! removed unsettled is in the durable ledger as a gap before its file is gone.
+//! Room is made in this order: the oldest samples, the output of the oldest outcomes (`shorten`), state older than an
+//! hour, the reserve, younger state, and the oldest outcomes last. Whole segments go, and a lane's newest never does. On
+//! a full disk the reserve goes first: it costs no record. What is removed unsettled is in the durable ledger as a gap
+//! before its file is gone. The bound wins over every wish: outcomes go only when nothing else is left, but then at any
+//! age, because the newest ones are what people look at, and a wrapper that is sent away fills a drop-box without bound.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,10 +82,19 @@ impl Spool {
 
     /// One step towards room for a lane; false when there is none left.
     fn evict_for(&mut self, lane: Lane) -> Result<bool, SpoolError> {
-        if self.evict(Lane::Samples)? || (lane != Lane::Samples && self.evict(Lane::State)?) {
+        if self.evict(Lane::Samples)? {
             return Ok(true);
         }
-        Ok(lane == Lane::Outcomes && (self.release_reserve()? || self.evict(Lane::Outcomes)?))
+        if lane == Lane::Samples {
+            return Ok(false);
+        }
+        if self.shorten_outcomes()? || self.evict_old_state()? {
+            return Ok(true);
+        }
+        let is_outcome = lane == Lane::Outcomes;
+        Ok((is_outcome && self.release_reserve()?)
+            || self.evict(Lane::State)?
+            || (is_outcome && self.evict(Lane::Outcomes)?))
     }
 
     /// Removes a lane's oldest segment; false when it has only the newest.
@@ -165,7 +176,10 @@ impl Spool {
 
     /// One step towards room on a full disk; false when there is none left.
     fn relieve(&mut self) -> Result<bool, SpoolError> {
-        Ok(self.release_reserve()? || self.evict(Lane::Samples)? || self.evict(Lane::State)?)
+        Ok(self.release_reserve()?
+            || self.evict(Lane::Samples)?
+            || self.shorten_outcomes()?
+            || self.evict(Lane::State)?)
     }
 
     /// Makes one lane durable. On a full disk the oldest samples go; if that does not help, what waited goes.

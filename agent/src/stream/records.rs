@@ -10,7 +10,7 @@ use prost::bytes::Bytes;
 use tocsin_proto::convert::{Number as _, labels_out};
 use tocsin_proto::pb;
 use tocsin_proto::pb::record::Kind;
-use tocsin_shared::job::{JobEnded, JobRecord, JobStarted, Outcome};
+use tocsin_shared::job::{BootId, JobEnded, JobRecord, JobStarted, Outcome};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::run::RunResult;
 use tocsin_shared::time::Timestamp;
@@ -74,14 +74,31 @@ pub(crate) fn decode(seq: u64, payload: &[u8]) -> Option<pb::Record> {
     record.kind.is_some().then_some(pb::Record { seq, ..record })
 }
 
+/// An outcome without its output, if it has any: what the spool gives up before records. It says so.
+pub(crate) fn without_output(kind: u8, payload: &[u8]) -> Option<Vec<u8>> {
+    let record = (kind == RECORD).then(|| pb::Record::decode(payload).ok()).flatten()?;
+    match record.kind {
+        Some(Kind::RunEnded(run)) if !run.output_tail.is_empty() => {
+            let run = pb::RunEnded { output_tail: String::new(), output_dropped: true, ..run };
+            Some(encode(Kind::RunEnded(run)))
+        }
+        _ => None,
+    }
+}
+
 /// Both clocks, as the wire says them.
 pub(crate) fn clock(Reading { wall, boot_ms }: Reading) -> pb::ClockReading {
-    pb::ClockReading { wall_ms: wall.as_millis(), boot_ms }
+    pb::ClockReading { wall_ms: wall.as_millis(), boot_ms, boot_id: String::new() }
+}
+
+/// Both clocks of a record, which says their boot: it may be sent in another one.
+fn clock_in(boot_id: &str, reading: Reading) -> pb::ClockReading {
+    pb::ClockReading { boot_id: boot_id.to_owned(), ..clock(reading) }
 }
 
 /// Something that happened to the host: `boot`, `agent_start`, `clock_step`.
-pub(crate) fn host_event(what: &str, at: Reading, step_ms: i64) -> Kind {
-    Kind::HostEvent(pb::HostEvent { at: Some(clock(at)), what: what.to_owned(), step_ms })
+pub(crate) fn host_event(boot_id: &str, what: &str, at: Reading, step_ms: i64) -> Kind {
+    Kind::HostEvent(pb::HostEvent { at: Some(clock_in(boot_id, at)), what: what.to_owned(), step_ms })
 }
 
 /// Records that will never come.
@@ -92,7 +109,7 @@ pub(crate) fn gap(gap: &Gap) -> Kind {
         Reason::Corrupt => pb::GapReason::Corrupt,
         Reason::Torn => pb::GapReason::Torn,
     };
-    Kind::Gap(pb::Gap { lane: lane.number(), first, last, reason: reason.into() })
+    Kind::Gap(pb::Gap { lane: lane.number(), first, last, reason: reason.into(), epoch: String::new() })
 }
 
 /// What a wrapper reported.
@@ -103,16 +120,17 @@ pub(crate) fn job(record: JobRecord) -> Kind {
     }
 }
 
-fn at(wall: Timestamp, boot_ms: u64) -> Option<pb::ClockReading> {
-    Some(clock(Reading { wall, boot_ms }))
+fn at(boot: &BootId, wall: Timestamp, boot_ms: u64) -> Option<pb::ClockReading> {
+    Some(clock_in(boot, Reading { wall, boot_ms }))
 }
 
 fn run_started(started: JobStarted) -> pb::RunStarted {
-    let JobStarted { run_id, job, pid, user, uid, command, started_at, started_boot_ms } = started;
+    let JobStarted { run_id, job, pid, user, uid, command, started_at, started_boot_ms, started_boot } =
+        started;
     pb::RunStarted {
         run_id: run_id.to_string(),
         job_name: job.to_string(),
-        started: at(started_at, started_boot_ms),
+        started: at(&started_boot, started_at, started_boot_ms),
         pid,
         uid,
         user: user.into_string(),
@@ -127,11 +145,12 @@ fn run_ended(ended: JobEnded) -> pb::RunEnded {
     let JobEnded {
         duration, outcome, output_tail, output_bytes, truncated: _, background_children: _, ..
     } = &ended;
+    let JobEnded { started_boot, ended_boot, alike, .. } = &ended;
     pb::RunEnded {
         run_id: run_id.to_string(),
         job_name: job.to_string(),
-        started: at(*started_at, *started_boot_ms),
-        ended: at(*ended_at, *ended_boot_ms),
+        started: at(started_boot, *started_at, *started_boot_ms),
+        ended: at(ended_boot, *ended_at, *ended_boot_ms),
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         uid: *uid,
         user: user.to_string(),
@@ -139,6 +158,8 @@ fn run_ended(ended: JobEnded) -> pb::RunEnded {
         result: Some((&result(outcome)).into()),
         output_tail: output_tail.to_string(),
         output_bytes: *output_bytes,
+        alike: *alike,
+        output_dropped: false,
     }
 }
 
@@ -146,10 +167,13 @@ fn result(outcome: &Outcome) -> RunResult {
     match outcome {
         Outcome::Exited(0) => RunResult::Succeeded,
         Outcome::Exited(code) => RunResult::Failed { exit_code: i32::from(*code) },
-        Outcome::Signalled { signal, core } => RunResult::Killed { signal: *signal, core_dumped: *core },
+        Outcome::Signalled { signal, core, out_of_memory } => {
+            RunResult::Killed { signal: *signal, core_dumped: *core, out_of_memory: *out_of_memory }
+        }
         Outcome::CouldNotStart { errno, message } => {
             RunResult::CouldNotStart { errno: *errno, message: message.to_string() }
         }
+        Outcome::Interrupted { reason } => RunResult::Interrupted { reason: reason.to_string() },
     }
 }
 
@@ -179,10 +203,13 @@ mod tests {
             output_bytes: 5,
             truncated: false,
             background_children: false,
+            started_boot: BootId::keep_start("one"),
+            ended_boot: BootId::keep_start("two"),
+            alike: 411,
         })
     }
 
-    // Cases: P3 (partly)
+    // Cases: P3
     #[test]
     fn every_outcome_of_a_job_comes_through_the_spool() {
         let could_not = Outcome::CouldNotStart { errno: 2, message: Message::keep_start("no such file") };
@@ -190,17 +217,31 @@ mod tests {
             (Outcome::Exited(0), RunResult::Succeeded),
             (Outcome::Exited(3), RunResult::Failed { exit_code: 3 }),
             (
-                Outcome::Signalled { signal: 9, core: true },
-                RunResult::Killed { signal: 9, core_dumped: true },
+                Outcome::Signalled { signal: 9, core: true, out_of_memory: true },
+                RunResult::Killed { signal: 9, core_dumped: true, out_of_memory: true },
+            ),
+            (
+                Outcome::Interrupted { reason: Message::keep_start("gone") },
+                RunResult::Interrupted { reason: "gone".into() },
             ),
             (could_not, RunResult::CouldNotStart { errno: 2, message: "no such file".into() }),
         ] {
             let record = decode(42, &encode(job(ended(outcome)))).unwrap();
             let Some(Kind::RunEnded(run)) = record.kind else { panic!("{record:?}") };
             assert_eq!((record.seq, run.uid, run.duration_ms), (42, 1000, 2_000));
-            assert_eq!(run.ended, Some(pb::ClockReading { wall_ms: 3_000, boot_ms: 2_010 }));
-            assert_eq!(RunResult::try_from(run.result.unwrap()).unwrap(), result);
+            assert_eq!(
+                run.ended,
+                Some(pb::ClockReading { wall_ms: 3_000, boot_ms: 2_010, boot_id: "two".into() })
+            );
+            assert_eq!((run.started.clone().unwrap().boot_id.as_str(), run.alike), ("one", 411));
+            assert_eq!(RunResult::try_from(run.result.clone().unwrap()).unwrap(), result);
             assert_eq!((run.output_tail.as_str(), run.output_bytes), ("done\n", 5));
+            let whole = encode(Kind::RunEnded(run.clone()));
+            let shorter = without_output(RECORD, &whole).unwrap();
+            let Some(Kind::RunEnded(kept)) = decode(42, &shorter).unwrap().kind else { panic!("an end") };
+            let expected = pb::RunEnded { output_tail: String::new(), output_dropped: true, ..run };
+            assert_eq!(kept, expected, "everything but its output");
+            assert_eq!(without_output(RECORD, &shorter), None);
         }
     }
 
@@ -208,7 +249,7 @@ mod tests {
     fn gaps_name_lane_range_and_reason() {
         for (reason, number) in [(Reason::Evicted, 1), (Reason::Corrupt, 2), (Reason::Torn, 3)] {
             let lost = Gap { lane: Lane::Samples, first: 3, last: 9, count: 7, reason };
-            let expected = pb::Gap { lane: 3, first: 3, last: 9, reason: number };
+            let expected = pb::Gap { lane: 3, first: 3, last: 9, reason: number, epoch: String::new() };
             assert_eq!(gap(&lost), Kind::Gap(expected));
         }
     }

@@ -18,7 +18,7 @@ const LATEST: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 /// Takes messages, each with its length in two bytes before it, as one session would.
 pub fn messages(mut data: &[u8]) {
     let reading = Reading { wall: Timestamp::from_millis(1_790_000_000_000), boot_ms: 1_000_000 };
-    let mapping = Mapping { boot_id: "boot".into(), offset_ms: 1_789_999_000_000, reading };
+    let mapping = Mapping { boot_id: "boot".into(), offset_ms: 1_789_999_000_000, reading, before: None };
     let mut rows = SessionRows::default();
     while let Some((length, rest)) = data.split_first_chunk::<2>() {
         let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
@@ -60,9 +60,9 @@ fn take(rows: &mut SessionRows, mapping: &Mapping, message: Up) -> Option<()> {
             assert!(sent.len() <= wire::RECORDS_MAX);
             let lane = if lane == 2 { Lane::State } else { Lane::Outcomes };
             for record in sent {
-                records::samples_gap(&record);
+                records::samples_gap(Epoch(Uuid::nil()), &record);
                 let place = Place { epoch: Epoch(Uuid::nil()), lane, seq: record.seq };
-                if let Err(why) = records::command(AgentId(Uuid::nil()), place, record, mapping) {
+                if let Err(why) = records::command(AgentId(Uuid::nil()), place, record, mapping, LATEST) {
                     assert!(why.len() < 4_096, "a reason of {} bytes", why.len());
                 }
             }

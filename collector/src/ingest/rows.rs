@@ -25,6 +25,21 @@ pub(super) struct Mapping {
     pub(super) offset_ms: i64,
     /// The last reading of the agent's clocks.
     pub(super) reading: Reading,
+    /// The boot before and its offset, as far as they are known.
+    pub(super) before: Option<(String, i64)>,
+}
+
+impl Mapping {
+    /// The event time of what carries these clocks and was taken in this boot.
+    pub(super) fn event_time(&self, boot_id: &str, at: Reading) -> Timestamp {
+        if boot_id == self.boot_id {
+            return clock::event_time(self.offset_ms, at);
+        }
+        match &self.before {
+            Some((before, offset_ms)) if before == boot_id => clock::event_time(*offset_ms, at),
+            _ => clock::event_time_of_earlier_boot(self.offset_ms, self.reading, at.wall),
+        }
+    }
 }
 
 /// What the session knows of tables and chains. Everything in it is bounded and can be sent again.
@@ -99,7 +114,7 @@ impl SessionRows {
             table: table.clone(),
             chain,
             index,
-            at: event_time(mapping, boot_id, reading).min(latest),
+            at: mapping.event_time(boot_id, reading).min(latest),
             wall: reading.wall,
             boot_ms: reading.boot_ms,
             values: state.values().to_vec(),
@@ -110,13 +125,5 @@ impl SessionRows {
         }
         self.chains.push_back((chain, table_id, index + 1, state));
         Ok(taken)
-    }
-}
-
-fn event_time(mapping: &Mapping, boot_id: &str, row: Reading) -> Timestamp {
-    if boot_id == mapping.boot_id {
-        clock::event_time(mapping.offset_ms, row)
-    } else {
-        clock::event_time_of_earlier_boot(mapping.offset_ms, mapping.reading, row.wall)
     }
 }

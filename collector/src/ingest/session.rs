@@ -424,10 +424,12 @@ impl Session {
                 "records are of the outcomes or the state lane, at most 256",
             ));
         }
-        let gaps: Vec<(u64, u64)> = records.iter().filter_map(records::samples_gap).collect();
+        let gaps: Vec<(Epoch, (u64, u64))> =
+            records.iter().filter_map(|record| records::samples_gap(self.epoch, record)).collect();
+        let latest = now().plus(rows::AHEAD_MAX);
         let commands = records.into_iter().map(|record| {
             let place = Place { epoch: self.epoch, lane, seq: record.seq };
-            records::command(self.agent, place, record, &self.mapping).unwrap_or_else(|why| {
+            records::command(self.agent, place, record, &self.mapping, latest).unwrap_or_else(|why| {
                 // It would come for ever if it were refused.
                 let what = limits::note(format!("a record that cannot be read: {why}"));
                 Command::HostEventNoted { agent: self.agent, what, at: now(), step_ms: 0, place }
@@ -437,8 +439,12 @@ impl Session {
         for decided in decided.map_err(unavailable)? {
             decided.map_err(refused)?;
         }
-        for gap in gaps {
-            let rows = agents.rows.gap((self.agent, self.epoch), gap, self.acknowledge.clone());
+        for (epoch, gap) in gaps {
+            let own = epoch == self.epoch;
+            // What is taken of another epoch is not this session's to acknowledge.
+            let acknowledge =
+                if own { self.acknowledge.clone() } else { watch::Sender::new(Ranges::default()) };
+            let rows = agents.rows.gap((self.agent, epoch), gap, acknowledge);
             rows.await.map_err(unavailable)?;
         }
         self.acknowledge_lanes(down, self.records_taken(agents).await?).await
@@ -525,14 +531,17 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
     if twins > 0 {
         tracing::warn!(instance, twins, "other hosts have the same machine id: they come from one image");
     }
-    let offset = offset.filter(|_| known_boot == hello.boot_id);
+    let is_same = known_boot == hello.boot_id;
+    let before = offset.filter(|_| !is_same).map(|offset| (known_boot, offset));
+    let offset = offset.filter(|_| is_same);
     let offset_ms = match clock::observe(offset, reading, now(), Duration::ZERO) {
         Observed::Offset(offset) => offset,
         // Hello may have waited at the door. The first heartbeat, which comes before any row, says whether it is so.
         Observed::Step(stepped) => offset.unwrap_or(stepped),
     };
     submit(agents, Command::HostHeard(Heard { clock_offset_ms: Some(offset_ms), ..hello.clone() })).await?;
-    Ok((Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading }, instance, offset.is_none()))
+    let mapping = Mapping { boot_id: hello.boot_id.clone(), offset_ms, reading, before };
+    Ok((mapping, instance, offset.is_none()))
 }
 
 /// How many other hosts have this machine id. They are told apart by what was issued to them, so it is no more than
@@ -562,7 +571,7 @@ fn cut(name: &str) -> String {
 }
 
 fn reading_in(clock: Option<pb::ClockReading>) -> Option<Reading> {
-    let pb::ClockReading { wall_ms, boot_ms } = clock?;
+    let pb::ClockReading { wall_ms, boot_ms, boot_id: _ } = clock?; // Hello said the boot.
     Some(Reading { wall: Timestamp::from_millis(wall_ms), boot_ms })
 }
 

@@ -73,13 +73,24 @@ fn summary(run: &JobRun) -> String {
     let name = &run.job_name;
     let what = match &run.result {
         RunResult::Failed { exit_code } => format!("{name} failed with exit code {exit_code}"),
-        RunResult::Killed { signal, core_dumped } => {
+        RunResult::Killed { out_of_memory: true, .. } => format!("{name} was killed for want of memory"),
+        RunResult::Killed { signal, core_dumped, .. } => {
             let core = if *core_dumped { " and dumped core" } else { "" };
             format!("{name} was killed by {}{core}", signal_name(*signal))
         }
-        RunResult::CouldNotStart { message, .. } => return format!("{name} could not be started: {message}"),
+        RunResult::CouldNotStart { message, .. } => {
+            return format!("{name} could not be started: {message}{}", alike(run));
+        }
+        RunResult::Interrupted { reason } => format!("{name} was interrupted ({reason})"),
         RunResult::Running | RunResult::Succeeded => return name.clone(),
     };
     let span = run.duration.or_else(|| run.ended_at.map(|end| end.since(run.started_at)));
-    span.map_or_else(|| what.clone(), |span| format!("{what} after {}", format_duration(span)))
+    let span = span.filter(|_| !matches!(run.result, RunResult::Interrupted { .. }));
+    let after = span.map(|span| format!(" after {}", format_duration(span))).unwrap_or_default();
+    format!("{what}{after}{}", alike(run))
+}
+
+/// How many other runs this one stands for.
+fn alike(run: &JobRun) -> String {
+    if run.alike == 0 { String::new() } else { format!(", and {} more runs alike", run.alike) }
 }

@@ -90,15 +90,18 @@ fn failing_again_after_an_operator_resolved_is_news() {
     assert_eq!(desk.incident(1).status, IncidentStatus::Triggered);
 }
 
-// Cases: P3 (partly)
+// Cases: P2, P3
 #[test]
 fn every_bad_end_has_its_words() {
-    let killed = |core_dumped| RunResult::Killed { signal: 9, core_dumped };
+    let killed = |core_dumped, out_of_memory| RunResult::Killed { signal: 9, core_dumped, out_of_memory };
+    let interrupted = RunResult::Interrupted { reason: "the host was rebooted".into() };
     let missing = RunResult::CouldNotStart { errno: 2, message: "no such file".into() };
     for (result, value, summary) in [
         (RunResult::Failed { exit_code: 2 }, 2.0, "backup failed with exit code 2 after 9s"),
-        (killed(false), 137.0, "backup was killed by SIGKILL after 9s"),
-        (killed(true), 137.0, "backup was killed by SIGKILL and dumped core after 9s"),
+        (killed(false, false), 137.0, "backup was killed by SIGKILL after 9s"),
+        (killed(true, false), 137.0, "backup was killed by SIGKILL and dumped core after 9s"),
+        (killed(false, true), 137.0, "backup was killed for want of memory after 9s"),
+        (interrupted, 1.0, "backup was interrupted (the host was rebooted)"),
         (missing, 1.0, "backup could not be started: no such file"),
     ] {
         let mut desk = Desk::with_hosts(1, Env::Prod);

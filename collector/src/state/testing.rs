@@ -100,6 +100,8 @@ pub(crate) fn run(run_id: Uuid, started: i64) -> JobRun {
         command: "backup".into(),
         output_tail: "done".into(),
         output_bytes: 4,
+        alike: 0,
+        output_dropped: false,
     }
 }
 
@@ -306,5 +308,7 @@ pub(crate) fn run_end(run_id: u128, job_name: &str, started: i64, ended: i64, ex
         command: String::new(), // As agents do.
         output_tail: "out".into(),
         output_bytes: 3,
+        alike: 0,
+        output_dropped: false,
     }
 }

@@ -9,17 +9,20 @@ use crate::pb;
 
 impl From<&RunResult> for pb::RunResult {
     fn from(result: &RunResult) -> Self {
-        use pb::run_result::{CouldNotStart, Failed, Killed, Kind, Running, Succeeded};
+        use pb::run_result::{CouldNotStart, Failed, Interrupted, Killed, Kind, Running, Succeeded};
         let kind = match result {
             RunResult::Running => Kind::Running(Running {}),
             RunResult::Succeeded => Kind::Succeeded(Succeeded {}),
             RunResult::Failed { exit_code } => Kind::Failed(Failed { exit_code: *exit_code }),
-            RunResult::Killed { signal, core_dumped } => {
-                Kind::Killed(Killed { signal: *signal, core_dumped: *core_dumped })
-            }
+            RunResult::Killed { signal, core_dumped, out_of_memory } => Kind::Killed(Killed {
+                signal: *signal,
+                core_dumped: *core_dumped,
+                out_of_memory: *out_of_memory,
+            }),
             RunResult::CouldNotStart { errno, message } => {
                 Kind::CouldNotStart(CouldNotStart { errno: *errno, message: message.clone() })
             }
+            RunResult::Interrupted { reason } => Kind::Interrupted(Interrupted { reason: reason.clone() }),
         };
         Self { kind: Some(kind) }
     }
@@ -28,14 +31,17 @@ impl From<&RunResult> for pb::RunResult {
 impl TryFrom<pb::RunResult> for RunResult {
     type Error = InvalidMessage;
     fn try_from(result: pb::RunResult) -> Result<Self, InvalidMessage> {
-        use pb::run_result::{CouldNotStart, Failed, Killed, Kind, Running, Succeeded};
+        use pb::run_result::{CouldNotStart, Failed, Interrupted, Killed, Kind, Running, Succeeded};
         let pb::RunResult { kind } = result;
         Ok(match must("run.result", kind)? {
             Kind::Running(Running {}) => Self::Running,
             Kind::Succeeded(Succeeded {}) => Self::Succeeded,
             Kind::Failed(Failed { exit_code }) => Self::Failed { exit_code },
-            Kind::Killed(Killed { signal, core_dumped }) => Self::Killed { signal, core_dumped },
+            Kind::Killed(Killed { signal, core_dumped, out_of_memory }) => {
+                Self::Killed { signal, core_dumped, out_of_memory }
+            }
             Kind::CouldNotStart(CouldNotStart { errno, message }) => Self::CouldNotStart { errno, message },
+            Kind::Interrupted(Interrupted { reason }) => Self::Interrupted { reason },
         })
     }
 }
@@ -57,6 +63,8 @@ impl From<&JobRun> for pb::JobRun {
             command,
             output_tail,
             output_bytes,
+            alike,
+            output_dropped,
         } = run;
         Self {
             run_id: run_id.to_string(),
@@ -73,6 +81,8 @@ impl From<&JobRun> for pb::JobRun {
             command: command.clone(),
             output_tail: output_tail.clone(),
             output_bytes: *output_bytes,
+            alike: *alike,
+            output_dropped: *output_dropped,
         }
     }
 }
@@ -95,6 +105,8 @@ impl TryFrom<pb::JobRun> for JobRun {
             command,
             output_tail,
             output_bytes,
+            alike,
+            output_dropped,
         } = run;
         Ok(Self {
             run_id: parse("run.run_id", &run_id)?,
@@ -111,6 +123,8 @@ impl TryFrom<pb::JobRun> for JobRun {
             command,
             output_tail,
             output_bytes,
+            alike,
+            output_dropped,
         })
     }
 }

@@ -187,10 +187,10 @@ impl Draw {
             RunResult::Running,
             RunResult::Succeeded,
             RunResult::Failed { exit_code: self.small() as i32 },
-            RunResult::Killed { signal: 9, core_dumped: self.below(2) == 0 },
+            RunResult::Killed { signal: 9, core_dumped: self.below(2) == 0, out_of_memory: false },
             RunResult::CouldNotStart { errno: 2, message },
         ];
-        JobRun {
+        let run = JobRun {
             run_id: self.uuid(),
             job_name: self.text(),
             agent: self.agent(),
@@ -205,7 +205,20 @@ impl Draw {
             command: self.text(),
             output_tail: self.text(),
             output_bytes: self.number(),
-        }
+            alike: 0,
+            output_dropped: false,
+        };
+        // Drawn last: the run of a line that is golden already has none of it.
+        if self.below(2) == 0 { self.later_run(run) } else { run }
+    }
+
+    /// The same with what later releases know of runs.
+    fn later_run(&mut self, run: JobRun) -> JobRun {
+        let killed = RunResult::Killed { signal: 9, core_dumped: false, out_of_memory: true };
+        let interrupted = RunResult::Interrupted { reason: self.text() };
+        let results = [run.result.clone(), killed, interrupted];
+        let (result, alike) = (self.one(&results), self.number());
+        JobRun { result, alike, output_dropped: self.below(2) == 0, ..run }
     }
 
     fn host(&mut self) -> Host {

@@ -25,7 +25,12 @@ pub(crate) fn item(kind: Item) -> pb::SubscribeResponse {
 }
 
 fn clock() -> pb::ClockReading {
-    pb::ClockReading { wall_ms: AT_MS, boot_ms: 3_600_250 }
+    pb::ClockReading { wall_ms: AT_MS, boot_ms: 3_600_250, ..Default::default() }
+}
+
+fn clock_of_boot(after_ms: u32) -> pb::ClockReading {
+    let (wall_ms, boot_ms) = (AT_MS + i64::from(after_ms), 3_600_250 + u64::from(after_ms));
+    pb::ClockReading { wall_ms, boot_ms, boot_id: UUID.into() }
 }
 
 fn label(name: &str, value: &str) -> pb::Label {
@@ -106,7 +111,7 @@ pub(crate) fn run_ended(result: pb::run_result::Kind) -> RecordKind {
         run_id: UUID.into(),
         job_name: "nightly-backup".into(),
         started: Some(clock()),
-        ended: Some(pb::ClockReading { wall_ms: AT_MS + 1_500, boot_ms: 3_601_750 }),
+        ended: Some(pb::ClockReading { wall_ms: AT_MS + 1_500, boot_ms: 3_601_750, ..Default::default() }),
         duration_ms: 1_500,
         uid: 1_000,
         user: "backup".into(),
@@ -114,12 +119,41 @@ pub(crate) fn run_ended(result: pb::run_result::Kind) -> RecordKind {
         result: Some(pb::RunResult { kind: Some(result) }),
         output_tail: "disk full\n".into(),
         output_bytes: 10,
+        alike: 0,
+        output_dropped: false,
+    })
+}
+
+/// A record that says its boot, and stands for others.
+pub(crate) fn run_ended_of_boot(result: pb::run_result::Kind) -> RecordKind {
+    let RecordKind::RunEnded(run) = run_ended(result) else { unreachable!("it is the end of a run") };
+    let (started, ended) = (Some(clock_of_boot(0)), Some(clock_of_boot(1_500)));
+    let output_tail = String::new();
+    RecordKind::RunEnded(pb::RunEnded {
+        started,
+        ended,
+        output_tail,
+        alike: 411,
+        output_dropped: true,
+        ..run
     })
 }
 
 pub(crate) fn gap() -> RecordKind {
     let reason = pb::GapReason::Evicted as i32;
-    RecordKind::Gap(pb::Gap { lane: Lane::Samples.number(), first: 10, last: 99, reason })
+    RecordKind::Gap(pb::Gap {
+        lane: Lane::Samples.number(),
+        first: 10,
+        last: 99,
+        reason,
+        epoch: String::new(),
+    })
+}
+
+/// Of another epoch than the record's own.
+pub(crate) fn gap_of_epoch() -> RecordKind {
+    let RecordKind::Gap(gap) = gap() else { unreachable!("it is a gap") };
+    RecordKind::Gap(pb::Gap { epoch: "0123456789abcdef".repeat(2), ..gap })
 }
 
 pub(crate) fn host_event() -> RecordKind {

@@ -65,6 +65,16 @@ impl Head {
         self.change(|segments| segments.push(Segment { first_seq, id, bytes: 0 }));
     }
 
+    /// The writer gave a segment another file under its name.
+    pub(super) fn replace(&self, first_seq: u64, bytes: u64) {
+        let id = self.generation() + (1 << 32); // As in `push`.
+        self.change(|segments| {
+            if let Some(old) = segments.iter_mut().find(|segment| segment.first_seq == first_seq) {
+                (old.id, old.bytes) = (id, bytes);
+            }
+        });
+    }
+
     /// The writer gives no number before `seq` any more.
     pub(super) fn skip_to(&self, seq: u64) {
         self.durable_seq.store(seq - 1, Ordering::Release);

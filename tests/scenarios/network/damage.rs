@@ -55,7 +55,7 @@ fn batch(base: u64, clock: pb::ClockReading) -> Up {
 
 /// Sends a batch and waits for its acknowledgement.
 async fn deliver(agent: &VirtualAgent, base: u64, clock: pb::ClockReading) -> anyhow::Result<()> {
-    let mut session = open(agent, clock).await?;
+    let mut session = open(agent, clock.clone()).await?;
     session.say(batch(base, clock)).await?;
     while session.taken < base + BATCH {
         session.hear().await?;
@@ -72,9 +72,10 @@ async fn damaged(
 ) -> anyhow::Result<(bool, bool)> {
     chaos.spoil(Some(spoil));
     // A record whose length was changed waits for what never comes: a real agent's pings would find that out.
-    let delivered = timeout(HANGS, deliver(through, base, clock)).await.is_ok_and(|said| said.is_ok());
+    let delivered =
+        timeout(HANGS, deliver(through, base, clock.clone())).await.is_ok_and(|said| said.is_ok());
     chaos.spoil(None);
-    let taken = open(direct, clock).await?.taken;
+    let taken = open(direct, clock.clone()).await?.taken;
     anyhow::ensure!(
         [base, base + BATCH].contains(&taken),
         "{spoil:?}: {} of {BATCH} rows taken",
@@ -92,7 +93,7 @@ async fn a_connection_that_breaks_or_lies_at_any_byte_takes_a_batch_whole_or_not
 -> anyhow::Result<()> {
     let site = Site::start(RULES).await?;
     let chaos = Chaos::to(&site.addresses().agents)?;
-    let clock = pb::ClockReading { wall_ms: now_ms(), boot_ms: 100_000_000 };
+    let clock = pb::ClockReading { wall_ms: now_ms(), boot_ms: 100_000_000, ..Default::default() };
     let mut outcomes = [0; 3];
     // Each kind on a host of its own: one that opened so many sessions would be over its quota.
     for (number, (way, what)) in KINDS.into_iter().enumerate() {
@@ -101,12 +102,12 @@ async fn a_connection_that_breaks_or_lies_at_any_byte_takes_a_batch_whole_or_not
         let mut through = direct.clone();
         through.agents = chaos.address().parse()?;
         let before = passed(&chaos, way);
-        deliver(&through, 0, clock).await?;
+        deliver(&through, 0, clock.clone()).await?;
         let (length, mut base) = (passed(&chaos, way) - before, BATCH);
         // Up to a little after the end: what comes then, harms nothing.
         for at in (0..length + length / 10).step_by(step(length)) {
             let spoil = Spoil { way, at, what };
-            let outcome = match damaged((&direct, &through), (&chaos, spoil), base, clock).await? {
+            let outcome = match damaged((&direct, &through), (&chaos, spoil), base, clock.clone()).await? {
                 (false, _) => 0,
                 (true, false) => 1,
                 (true, true) => 2,

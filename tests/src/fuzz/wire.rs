@@ -41,7 +41,7 @@ fn with_lengths(messages: &[Vec<u8>]) -> Vec<u8> {
 }
 
 pub(super) fn session_seeds() -> Vec<Vec<u8>> {
-    let clock = Some(pb::ClockReading { wall_ms: NOW.as_millis(), boot_ms: 1_000_000 });
+    let clock = Some(pb::ClockReading { wall_ms: NOW.as_millis(), boot_ms: 1_000_000, ..Default::default() });
     let up = |kind: Up| pb::SessionRequest { kind: Some(kind) }.encode_to_vec();
     let series = [Labels::series("a", &[("b", "c")]), Labels::series("d", &[])];
     let series = series.iter().map(|labels| pb::Series { labels: labels_out(labels) }).collect();
@@ -61,17 +61,18 @@ pub(super) fn session_seeds() -> Vec<Vec<u8>> {
     let started = pb::RunStarted {
         run_id: Uuid::from_u128(1).to_string(),
         job_name: "backup".into(),
-        started: clock,
+        started: clock.clone(),
         ..pb::RunStarted::default()
     };
-    let gap = pb::Gap { lane: 3, first: 1, last: 5, reason: 1 };
-    let event = pb::HostEvent { at: clock, what: "boot".into(), step_ms: 0 };
+    let gap = pb::Gap { lane: 3, first: 1, last: 5, reason: 1, epoch: String::new() };
+    let event = pb::HostEvent { at: clock.clone(), what: "boot".into(), step_ms: 0 };
     use pb::record::Kind;
     let kinds = [Kind::RunStarted(started), Kind::Gap(gap), Kind::HostEvent(event)];
     let records =
         kinds.into_iter().zip(1..).map(|(kind, seq)| pb::Record { seq, kind: Some(kind) }).collect();
     let records = up(Up::Records(pb::Records { lane: 1, records }));
-    let hello = up(Up::Hello(pb::Hello { protocol_version: 1, clock, ..pb::Hello::default() }));
+    let hello =
+        up(Up::Hello(pb::Hello { protocol_version: 1, clock: clock.clone(), ..pb::Hello::default() }));
     let heartbeat =
         up(Up::Heartbeat(pb::Heartbeat { clock, waiting: vec![1, 2, 3], bundle_sha256: vec![7; 32] }));
     vec![

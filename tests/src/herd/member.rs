@@ -204,7 +204,11 @@ impl Member {
 
     fn clock(&self) -> pb::ClockReading {
         let since = self.begun.0.elapsed().as_millis();
-        pb::ClockReading { wall_ms: self.begun.1 + since as i64, boot_ms: BOOT_MS + since as u64 }
+        pb::ClockReading {
+            wall_ms: self.begun.1 + since as i64,
+            boot_ms: BOOT_MS + since as u64,
+            ..Default::default()
+        }
     }
 
     /// One session; ends well only with the run.

@@ -71,7 +71,11 @@ impl Speaker {
     /// Both clocks; they run alike from the start on, whatever the wall clock of the machine does.
     fn clock(&self) -> pb::ClockReading {
         let since = self.opened.elapsed().as_millis() as u64;
-        pb::ClockReading { wall_ms: self.opened_ms + since as i64, boot_ms: BOOT_MS + since }
+        pb::ClockReading {
+            wall_ms: self.opened_ms + since as i64,
+            boot_ms: BOOT_MS + since,
+            ..Default::default()
+        }
     }
 
     async fn session(&mut self) -> anyhow::Result<()> {
@@ -157,7 +161,7 @@ impl Speaker {
                 let job_name = format!("job-{}", self.dice.below(JOBS));
                 let exit_code = *self.dice.one_of(&[0, 0, 0, 3]);
                 let boot_ms = BOOT_MS + (tick * self.ticks).as_millis() as u64;
-                let clock = pb::ClockReading { wall_ms: at_ms, boot_ms };
+                let clock = pb::ClockReading { wall_ms: at_ms, boot_ms, ..Default::default() };
                 let run_id = Uuid::new_v4().to_string();
                 book.outcomes.push(Outcome { run_id, job_name, exit_code, clock });
             }
@@ -216,7 +220,7 @@ fn record(seq: u64, outcome: &Outcome) -> pb::Record {
     let ended = pb::RunEnded {
         run_id,
         job_name,
-        started: Some(clock),
+        started: Some(clock.clone()),
         ended: Some(clock),
         user: "root".into(),
         command: "true".into(),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use tocsin_shared::job::{CommandLine, JobEnded, JobName, JobRecord, JobStarted, RunId, UserName};
+use tocsin_shared::job::{BootId, CommandLine, JobEnded, JobName, JobRecord, JobStarted, RunId, UserName};
 use tocsin_shared::redact::redact;
 
 use super::run::{Ending, Started};
@@ -102,6 +102,7 @@ impl Report {
             command: command_line(&self.started.command),
             started_at: self.started.at.wall,
             started_boot_ms: self.started.at.boot_ms,
+            started_boot: boot(),
         });
         // Without an agent the end tells when it started.
         deliver::send(&self.destination.socket, &envelope::encode(&record)).map(drop).unwrap_or_default();
@@ -134,8 +135,16 @@ impl Report {
             output_bytes: total,
             truncated,
             background_children,
+            started_boot: boot(),
+            ended_boot: boot(),
+            alike: 0,
         }
     }
+}
+
+/// The boot that all of this is in.
+fn boot() -> BootId {
+    BootId::keep_start(&crate::inventory::boot_id())
 }
 
 /// The command as one line, quoted as a shell would read it, without secrets.

@@ -12,6 +12,7 @@ use tocsin_shared::job::{Message, Outcome};
 use tocsin_shared::time::Timestamp;
 
 use super::Capture;
+use super::memory::MemoryKills;
 use super::outputs::{Captured, DRAIN_BEFORE_REPORT, Outputs};
 use super::report::Reporter;
 use super::signals::Signals;
@@ -75,6 +76,7 @@ pub(crate) fn run(
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]);
     let mut outputs = Outputs::attach(capture, &mut command);
+    let kills = MemoryKills::so_far();
     let at = Moment::now();
     let spawned = match &signals {
         Some(signals) => signals.start(&mut command),
@@ -84,7 +86,7 @@ pub(crate) fn run(
     let pid = spawned.as_ref().ok().map(Child::id);
     let reporter = announce(Started { command: argv.to_vec(), pid, at });
     let outcome = match spawned {
-        Ok(mut child) => outcome(wait(&mut child, signals.as_ref())),
+        Ok(mut child) => outcome(wait(&mut child, signals.as_ref()), || kills.since()),
         Err(error) => could_not_start(&argv[0], &error),
     };
     let (at, since) = (Moment::now(), Instant::now());
@@ -106,7 +108,8 @@ fn wait(child: &mut Child, signals: Option<&Signals>) -> io::Result<ExitStatus> 
     }
 }
 
-fn outcome(status: io::Result<ExitStatus>) -> Outcome {
+/// `for_memory` says whether the kernel killed for want of memory meanwhile.
+fn outcome(status: io::Result<ExitStatus>, for_memory: impl FnOnce() -> bool) -> Outcome {
     let status = match status {
         Ok(status) => status,
         Err(error) => return unknown_end(&error),
@@ -114,7 +117,9 @@ fn outcome(status: io::Result<ExitStatus>) -> Outcome {
     match (status.code(), status.signal()) {
         (Some(code), _) => Outcome::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
         (None, signal) => {
-            Outcome::Signalled { signal: signal.unwrap_or_default(), core: status.core_dumped() }
+            let (signal, core) = (signal.unwrap_or_default(), status.core_dumped());
+            let out_of_memory = signal == nix::sys::signal::Signal::SIGKILL as i32 && for_memory();
+            Outcome::Signalled { signal, core, out_of_memory }
         }
     }
 }
@@ -143,6 +148,7 @@ pub(crate) fn end_like(outcome: &Outcome) -> ExitCode {
         Outcome::CouldNotStart { errno, .. } if errno == nix::errno::Errno::ENOENT as i32 => NOT_FOUND.into(),
         Outcome::CouldNotStart { .. } => COULD_NOT_RUN.into(),
         Outcome::Signalled { signal, .. } => die_by(signal),
+        Outcome::Interrupted { .. } => ExitCode::FAILURE, // Of a run that somebody else lost.
     }
 }
 
@@ -167,17 +173,20 @@ fn die_by(signal: i32) -> ExitCode {
 mod tests {
     use super::*;
 
-    // Cases: P3 (partly)
+    // Cases: P3
     #[test]
     fn wait_statuses_become_outcomes() {
-        for (raw, expected) in [
-            (0, Outcome::Exited(0)),
-            (1 << 8, Outcome::Exited(1)),
-            (255 << 8, Outcome::Exited(255)),
-            (15, Outcome::Signalled { signal: 15, core: false }),
-            (11 | 0x80, Outcome::Signalled { signal: 11, core: true }),
+        let killed = |signal, core, out_of_memory| Outcome::Signalled { signal, core, out_of_memory };
+        for (raw, for_memory, expected) in [
+            (0, true, Outcome::Exited(0)),
+            (1 << 8, false, Outcome::Exited(1)),
+            (255 << 8, false, Outcome::Exited(255)),
+            (15, true, killed(15, false, false)),
+            (11 | 0x80, false, killed(11, true, false)),
+            (9, false, killed(9, false, false)),
+            (9, true, killed(9, false, true)),
         ] {
-            assert_eq!(outcome(Ok(ExitStatus::from_raw(raw))), expected, "{raw}");
+            assert_eq!(outcome(Ok(ExitStatus::from_raw(raw)), || for_memory), expected, "{raw}");
         }
     }
 }

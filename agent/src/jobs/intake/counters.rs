@@ -12,6 +12,7 @@ pub struct IntakeCounters {
     pub(super) over_quota: AtomicU64,
     pub(super) sink_failures: AtomicU64,
     pub(super) missed: AtomicU64,
+    pub(super) alike: AtomicU64,
 }
 
 /// A reading of the counters, for the agent's own metrics.
@@ -29,8 +30,10 @@ pub struct IntakeCounts {
     pub over_quota: u64,
     /// Times the sink could not store.
     pub sink_failures: u64,
-    /// Runs whose process is gone and whose outcome nobody reported.
+    /// Runs that ended without anybody reporting how, and are told as interrupted.
     pub missed: u64,
+    /// Runs that are counted by another one's record, because their user was over the allowance.
+    pub alike: u64,
 }
 
 impl IntakeCounters {
@@ -45,6 +48,7 @@ impl IntakeCounters {
             over_quota: get(&self.over_quota),
             sink_failures: get(&self.sink_failures),
             missed: get(&self.missed),
+            alike: get(&self.alike),
         }
     }
 }

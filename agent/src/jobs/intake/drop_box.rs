@@ -11,8 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tocsin_shared::job::JobRecord;
+use tocsin_shared::job::{JobRecord, RunId};
 
+use super::alike;
 use crate::jobs::envelope::{self, HEADER_BYTES, InvalidEnvelope, PAYLOAD_BYTES_MAX};
 
 /// A complete record's name ends so; the wrapper renames to it when all is written.
@@ -83,13 +84,26 @@ pub(crate) fn prepare(directory: &Path) -> io::Result<()> {
 pub(crate) struct Listing {
     pub complete: Vec<PathBuf>,
     pub stray: Vec<PathBuf>,
+    /// Batches of outcomes that an agent was about to tell as one.
+    pub batches: Vec<(PathBuf, RunId)>,
+    /// There are more names than were looked at.
+    pub has_more: bool,
 }
 
 /// Lists at most `NAMES_PER_SCAN_MAX` names; `now` decides which partial files are left over.
 pub(crate) fn list(directory: &Path, now: SystemTime) -> io::Result<Listing> {
     let mut listing = Listing::default();
-    for entry in fs::read_dir(directory)?.take(NAMES_PER_SCAN_MAX) {
+    for entry in fs::read_dir(directory)?.take(NAMES_PER_SCAN_MAX + 1) {
         let path = entry?.path();
+        let count = listing.complete.len() + listing.stray.len() + listing.batches.len();
+        if count >= NAMES_PER_SCAN_MAX {
+            listing.has_more = true;
+            break;
+        }
+        if let Some(id) = alike::batch_id(&path) {
+            listing.batches.push((path, id));
+            continue;
+        }
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         if name.ends_with(COMPLETE_SUFFIX.as_bytes()) && !name.starts_with(b".") {
             listing.complete.push(path);
@@ -103,11 +117,6 @@ pub(crate) fn list(directory: &Path, now: SystemTime) -> io::Result<Listing> {
 fn is_left_over(path: &Path, now: SystemTime) -> bool {
     let written = fs::symlink_metadata(path).and_then(|facts| facts.modified());
     written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > PARTIAL_AGE_MAX))
-}
-
-/// The owner of a name, links not followed. For leaving out users over their quota before reading.
-pub(crate) fn owner(path: &Path) -> io::Result<u32> {
-    Ok(fs::symlink_metadata(path)?.uid())
 }
 
 /// Reads one file; the record's owner is verified.

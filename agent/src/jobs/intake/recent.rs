@@ -36,10 +36,19 @@ pub(crate) enum Seen {
     Stored,
 }
 
+/// How far a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Storing,
+    Stored,
+    /// The sink did not say that it is safe. It may have it all the same.
+    Failed,
+}
+
 /// The last records that came in.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    stored: HashMap<Key, bool>,
+    stored: HashMap<Key, State>,
     order: VecDeque<Key>,
 }
 
@@ -47,29 +56,44 @@ impl Recent {
     /// Notes that a record came in.
     pub(crate) fn begin(&mut self, key: Key) -> Seen {
         match self.stored.get(&key) {
-            Some(true) => Seen::Stored,
-            Some(false) => Seen::Storing,
+            Some(State::Stored) => Seen::Stored,
+            Some(State::Storing) => Seen::Storing,
+            Some(State::Failed) => {
+                self.stored.insert(key, State::Storing);
+                Seen::New
+            }
             None => {
                 while self.order.len() >= REMEMBERED_MAX {
                     if let Some(oldest) = self.order.pop_front() {
                         self.stored.remove(&oldest);
                     }
                 }
-                self.stored.insert(key, false);
+                self.stored.insert(key, State::Storing);
                 self.order.push_back(key);
                 Seen::New
             }
         }
     }
 
+    /// Whether a record is stored, so that another copy of it costs nothing.
+    pub(crate) fn is_stored(&self, key: Key) -> bool {
+        self.stored.get(&key) == Some(&State::Stored)
+    }
+
+    /// Whether the sink was given a record: then it may have it, and no other record may count its run, too.
+    pub(crate) fn was_tried(&self, key: Key) -> bool {
+        self.stored.contains_key(&key)
+    }
+
+    /// Whether the end of a record's run is stored: its start comes late, and nothing is to be waited for.
+    pub(crate) fn has_ended(&self, key: Key) -> bool {
+        self.is_stored(Key { is_end: true, ..key })
+    }
+
     /// Notes how the storing went; a record that could not be stored may come again.
     pub(crate) fn finish(&mut self, key: Key, stored: bool) {
-        if stored {
-            if let Some(state) = self.stored.get_mut(&key) {
-                *state = true;
-            }
-        } else if self.stored.remove(&key).is_some() {
-            self.order.retain(|other| *other != key);
+        if let Some(state) = self.stored.get_mut(&key) {
+            *state = if stored { State::Stored } else { State::Failed };
         }
     }
 }
@@ -91,6 +115,7 @@ mod tests {
         assert_eq!(recent.begin(first), Seen::New);
         assert_eq!(recent.begin(first), Seen::Storing);
         recent.finish(first, false);
+        assert!(recent.was_tried(first) && !recent.is_stored(first));
         assert_eq!(recent.begin(first), Seen::New, "a failure may be tried again");
         recent.finish(first, true);
         assert_eq!(recent.begin(first), Seen::Stored);

@@ -181,6 +181,31 @@ impl Run {
         self.failed_at.is_some()
     }
 
+    /// Outcomes until their padding goes, and on until the oldest of them go.
+    fn work_on_output(&mut self) {
+        let mut spool = self.open();
+        spool.shorten_with(|_, payload| {
+            let short: Vec<u8> = payload.iter().copied().filter(|byte| *byte != b' ').collect();
+            (short.len() < payload.len()).then_some(short)
+        });
+        self.append(&mut spool, Lane::Samples, 10);
+        let whole = |spool: &mut Spool| {
+            let batch = spool.read(Lane::Outcomes, 1, 1).unwrap();
+            batch.entries.first().is_none_or(|entry| entry.payload.contains(&b' '))
+        };
+        let mut outcomes = 0;
+        while whole(&mut spool) {
+            self.append(&mut spool, Lane::Outcomes, 1);
+            outcomes += 1;
+            assert!(outcomes < 500, "it never gives up what its records can do without");
+        }
+        self.append(&mut spool, Lane::Outcomes, 15);
+        self.sync(&mut spool);
+        drop(spool);
+        let mut spool = self.open();
+        self.append(&mut spool, Lane::Outcomes, 1);
+    }
+
     /// Outcomes until the reserve is theirs, and acknowledgements until it is held again.
     fn work_on_reserve(&mut self) {
         let mut spool = self.open();
@@ -397,4 +422,12 @@ fn after_any_power_cut_the_reserve_is_held_or_given_and_never_both() {
     let mut run = Run::new();
     run.work_on_reserve();
     check_all(&run, 256);
+}
+
+// Cases: S1, S2, C-A5
+#[test]
+fn after_any_power_cut_a_shortened_record_is_there_once_whole_or_short() {
+    let mut run = Run::new();
+    run.work_on_output();
+    check_all(&run, 64);
 }

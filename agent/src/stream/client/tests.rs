@@ -295,6 +295,7 @@ async fn outcomes_go_first() {
         command: Default::default(),
         started_at: Timestamp::default(),
         started_boot_ms: 0,
+        started_boot: Default::default(),
     };
     let (reply, stored) = oneshot::channel();
     let record = tocsin_shared::job::JobRecord::Started(job);

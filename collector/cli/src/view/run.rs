@@ -59,23 +59,28 @@ pub struct RunView {
     pub output_tail: Option<String>,
     /// How much it wrote in all.
     pub output_bytes: u64,
+    /// Whether its host gave the output up for want of room.
+    pub output_dropped: bool,
+    /// Further runs with the same result that are counted here and not told one by one.
+    pub alike: u64,
 }
 
 /// How a run stands or ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ResultView {
-    /// `running`, `succeeded`, `failed`, `killed`, `could_not_start`, `unknown`.
+    /// `running`, `succeeded`, `failed`, `killed`, `could_not_start`, `interrupted`, `unknown`.
     pub state: &'static str,
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
     pub core_dumped: Option<bool>,
+    pub out_of_memory: Option<bool>,
     pub errno: Option<i32>,
     pub message: Option<String>,
 }
 
 impl From<Option<pb::RunResult>> for ResultView {
     fn from(result: Option<pb::RunResult>) -> Self {
-        use pb::run_result::{CouldNotStart, Failed, Killed, Kind};
+        use pb::run_result::{CouldNotStart, Failed, Interrupted, Killed, Kind};
         let state = |state| Self { state, ..Self::default() };
         match result.and_then(|result| result.kind) {
             Some(Kind::Running(_)) => state("running"),
@@ -83,11 +88,17 @@ impl From<Option<pb::RunResult>> for ResultView {
             Some(Kind::Failed(Failed { exit_code })) => {
                 Self { exit_code: Some(exit_code), ..state("failed") }
             }
-            Some(Kind::Killed(Killed { signal, core_dumped })) => {
-                Self { signal: Some(signal), core_dumped: Some(core_dumped), ..state("killed") }
-            }
+            Some(Kind::Killed(Killed { signal, core_dumped, out_of_memory })) => Self {
+                signal: Some(signal),
+                core_dumped: Some(core_dumped),
+                out_of_memory: Some(out_of_memory),
+                ..state("killed")
+            },
             Some(Kind::CouldNotStart(CouldNotStart { errno, message })) => {
                 Self { errno: Some(errno), message: Some(message), ..state("could_not_start") }
+            }
+            Some(Kind::Interrupted(Interrupted { reason })) => {
+                Self { message: Some(reason), ..state("interrupted") }
             }
             None => state("unknown"),
         }
@@ -99,6 +110,10 @@ impl ResultView {
     pub fn shown(&self) -> String {
         match (self.state, self.exit_code, self.signal) {
             ("failed", Some(code), _) => format!("failed with {code}"),
+            ("killed", _, Some(_)) if self.out_of_memory == Some(true) => "killed for want of memory".into(),
+            ("interrupted", ..) => {
+                format!("interrupted: {}", self.message.as_deref().unwrap_or("no reason given"))
+            }
             ("killed", _, Some(signal)) => {
                 let name = tocsin_shared::run::signal_name(signal);
                 format!(
@@ -141,6 +156,8 @@ impl RunView {
             command: run.command,
             output_tail: with_output.then_some(run.output_tail),
             output_bytes: run.output_bytes,
+            output_dropped: run.output_dropped,
+            alike: run.alike,
         }
     }
 
@@ -234,10 +251,16 @@ pub fn draw_run(view: &RunDocument, style: &Style) -> String {
             ("started", when(Some(run.started_at), style)),
             ("ended", run.ended_at.map(|_| when(run.ended_at, style)).unwrap_or_default()),
             ("took", run.took()),
+            ("alike", counted(run.alike)),
         ],
         style,
     ));
     let tail = run.output_tail.as_deref().unwrap_or_default();
+    if run.output_dropped {
+        let bytes = figures::bytes(run.output_bytes);
+        text.push_str(&format!("its host gave its output of {bytes} up for want of room\n"));
+        return text;
+    }
     if tail.is_empty() {
         text.push_str("it wrote no output\n");
         return text;
@@ -254,5 +277,12 @@ pub fn draw_run(view: &RunDocument, style: &Style) -> String {
 /// A line of the feed about a run.
 pub fn told(run: &RunView) -> String {
     let took = run.duration_ms.map(|_| format!(" after {}", run.took())).unwrap_or_default();
-    format!("{} on {} {}{took}", run.job_name, run.instance, run.result.shown())
+    let alike = Some(counted(run.alike)).filter(|more| !more.is_empty());
+    let alike = alike.map(|more| format!(" ({more})")).unwrap_or_default();
+    format!("{} on {} {}{took}{alike}", run.job_name, run.instance, run.result.shown())
+}
+
+/// How many runs this one stands for besides itself; empty when there are none.
+fn counted(alike: u64) -> String {
+    if alike == 0 { String::new() } else { format!("and {alike} more with the same result") }
 }

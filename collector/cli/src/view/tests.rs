@@ -131,6 +131,8 @@ fn run() -> pb::JobRun {
         command: "/usr/local/bin/backup --all".into(),
         output_tail: "copying\n\u{1b}[31mno space left\u{1b}[0m\n".into(),
         output_bytes: 1 << 20,
+        alike: 0,
+        output_dropped: false,
     }
 }
 
@@ -380,17 +382,23 @@ fn jobs_and_their_output_are_shown() {
 
 #[test]
 fn results_of_runs_are_words() {
-    use pb::run_result::{CouldNotStart, Failed, Killed, Kind, Running, Succeeded};
+    use pb::run_result::{CouldNotStart, Failed, Interrupted, Killed, Kind, Running, Succeeded};
+    let killed = |signal, core_dumped, out_of_memory| Killed { signal, core_dumped, out_of_memory };
     for (kind, shown) in [
         (Some(Kind::Running(Running {})), "running"),
         (Some(Kind::Succeeded(Succeeded {})), "succeeded"),
         (Some(Kind::Failed(Failed { exit_code: 127 })), "failed with 127"),
-        (Some(Kind::Killed(Killed { signal: 9, core_dumped: false })), "killed by SIGKILL"),
-        (Some(Kind::Killed(Killed { signal: 11, core_dumped: true })), "killed by SIGSEGV, core dumped"),
-        (Some(Kind::Killed(Killed { signal: 64, core_dumped: false })), "killed by signal 64"),
+        (Some(Kind::Killed(killed(9, false, false))), "killed by SIGKILL"),
+        (Some(Kind::Killed(killed(9, false, true))), "killed for want of memory"),
+        (Some(Kind::Killed(killed(11, true, false))), "killed by SIGSEGV, core dumped"),
+        (Some(Kind::Killed(killed(64, false, false))), "killed by signal 64"),
         (
             Some(Kind::CouldNotStart(CouldNotStart { errno: 2, message: "no such file".into() })),
             "could not start: no such file",
+        ),
+        (
+            Some(Kind::Interrupted(Interrupted { reason: "the host was rebooted".into() })),
+            "interrupted: the host was rebooted",
         ),
         (None, "unknown"),
     ] {

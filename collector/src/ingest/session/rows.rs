@@ -15,7 +15,7 @@ use crate::journal::rows::{Batch, Place};
 /// Values that are handed to the rows' writer at once: with its queue this bounds what a slow disk piles up.
 const BATCH_VALUES: usize = 64 * 1024;
 /// How far ahead of the collector's clock a row may be: what the clock mapping leaves without a step.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
+pub(super) const AHEAD_MAX: Duration = Duration::from_secs(60);
 
 impl Session {
     /// Hands over new rows, and lets those of a backlog wait for their place.

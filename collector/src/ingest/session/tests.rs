@@ -71,7 +71,7 @@ async fn bench() -> Bench {
 }
 
 fn clock_now() -> Option<pb::ClockReading> {
-    Some(pb::ClockReading { wall_ms: now().as_millis(), boot_ms: 1_000_000 })
+    Some(pb::ClockReading { wall_ms: now().as_millis(), boot_ms: 1_000_000, ..Default::default() })
 }
 
 impl Bench {
@@ -220,7 +220,7 @@ async fn what_is_wrong_ends_the_session_with_its_reason() {
 async fn records_move_their_lanes_even_when_they_cannot_be_read() {
     let bench = bench().await;
     let (mut stream, _) = bench.welcomed().await;
-    let gap = pb::Gap { lane: Lane::Samples.number(), first: 1, last: 7, reason: 0 };
+    let gap = pb::Gap { lane: Lane::Samples.number(), first: 1, last: 7, ..Default::default() };
     let records = vec![
         pb::Record { seq: 1, kind: None },
         pb::Record { seq: 2, kind: Some(pb::record::Kind::Gap(gap)) },
@@ -231,6 +231,36 @@ async fn records_move_their_lanes_even_when_they_cannot_be_read() {
     assert_eq!(stream.acknowledged(Lane::Samples).await, Ranges::up_to(7), "the gap is acknowledged too");
     stream.send(Up::Records(message)).await;
     assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(2), "so is what comes again");
+}
+
+// Cases: C-A6
+#[tokio::test]
+async fn a_gap_of_another_epoch_moves_that_epochs_lane_and_not_this_ones() {
+    let bench = bench().await;
+    let (mut stream, _) = bench.welcomed().await;
+    stream.table(1).await;
+    stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=3) })).await;
+    while stream.acknowledged(Lane::Samples).await != Ranges::up_to(3) {}
+    let other = Epoch(Uuid::from_u128(99));
+    let gap = pb::Gap {
+        lane: Lane::Samples.number(),
+        first: 1,
+        last: 70,
+        reason: pb::GapReason::Evicted.into(),
+        epoch: other.to_string(),
+    };
+    let unreadable = pb::Gap { epoch: "no epoch".into(), ..gap.clone() };
+    let records = [gap, unreadable].into_iter().zip(1..);
+    let records =
+        records.map(|(gap, seq)| pb::Record { seq, kind: Some(pb::record::Kind::Gap(gap)) }).collect();
+    stream.send(Up::Records(pb::Records { lane: Lane::Outcomes.number(), records })).await;
+    assert_eq!(stream.acknowledged(Lane::Outcomes).await, Ranges::up_to(2));
+    let lanes = bench.agents.ledger.read(move |state| state.lane(agent(1), other, Lane::Samples).cloned());
+    assert_eq!(lanes.await.unwrap(), Some(Ranges::up_to(70)));
+    let rows = &bench.agents.rows;
+    assert_eq!(rows.progress(agent(1), other).await.unwrap(), Ranges::up_to(70));
+    let (_again, own) = bench.welcomed().await;
+    assert_eq!(own, Ranges::up_to(3), "the spool on disk keeps its own numbers");
 }
 
 // Cases: I8, C-X2
@@ -351,14 +381,19 @@ async fn a_heartbeat_that_lay_about_is_no_step_of_a_clock() {
     let offset =
         || bench.agents.ledger.read(|state| state.host(agent(1)).and_then(|host| host.clock_offset_ms));
     let before = offset().await.unwrap();
-    let old = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_000 - 40_000 };
+    let old = pb::ClockReading {
+        wall_ms: now().as_millis() - 40_000,
+        boot_ms: 1_000_000 - 40_000,
+        ..Default::default()
+    };
     stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(old), ..pb::Heartbeat::default() })).await;
     stream.table(1).await;
     stream.send(Up::Rows(pb::Rows { rows: rows_of(1, 1..=1) })).await;
     stream.acknowledged(Lane::Samples).await;
     assert_eq!(offset().await.unwrap(), before, "what was under way for 40 s");
     // In time, and with a wall clock that was set back: boot time counts.
-    let wrong = pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_100 };
+    let wrong =
+        pb::ClockReading { wall_ms: now().as_millis() - 40_000, boot_ms: 1_000_100, ..Default::default() };
     stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(wrong), ..pb::Heartbeat::default() })).await;
     stream.send(Up::Records(pb::Records { lane: Lane::State.number(), records: Vec::new() })).await;
     stream.acknowledged(Lane::State).await;
@@ -482,11 +517,14 @@ async fn nothing_is_taken_of_a_cloned_identity() {
 async fn a_hello_that_lay_about_is_outdone_by_a_heartbeat_in_time() {
     let bench = bench().await;
     let mut stream = bench.connect();
-    let clock = Some(pb::ClockReading { wall_ms: now().as_millis() - 5_000, boot_ms: 995_000 });
+    let clock =
+        Some(pb::ClockReading { wall_ms: now().as_millis() - 5_000, boot_ms: 995_000, ..Default::default() });
     stream.send(Up::Hello(pb::Hello { clock, ..hello() })).await;
     assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
     let right = clock_now().unwrap();
-    stream.send(Up::Heartbeat(pb::Heartbeat { clock: Some(right), ..pb::Heartbeat::default() })).await;
+    stream
+        .send(Up::Heartbeat(pb::Heartbeat { clock: Some(right.clone()), ..pb::Heartbeat::default() }))
+        .await;
     stream.table(1).await;
     let mut rows = rows_of(1, 1..=1);
     let (mut chain, mut data) = (Chain::new(1), Vec::new());
