@@ -50,6 +50,8 @@ pub struct Config {
     /// When the disk runs short, blocks go early, the oldest first, until they take no more than this.
     pub samples_bytes_min: u64,
     pub keep_events: Duration,
+    /// Beyond so many bytes the events journal waits for no consumer before it drops what is old enough.
+    pub events_bytes_max: u64,
     pub room: room::Config,
     /// What connections may take, on both listeners.
     pub limits: Limits,
@@ -78,6 +80,7 @@ impl Default for Config {
             samples_bytes_max: 20 << 30,
             samples_bytes_min: 1 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
+            events_bytes_max: 10 << 30,
             room: room::Config::default(),
             limits: Limits { exempt_loopback: true, ..Limits::default() },
             log: "info".to_owned(),

@@ -11,6 +11,7 @@ mod hardening;
 mod hostile;
 mod identity;
 mod jobs;
+mod journal;
 mod kills;
 mod lives;
 mod network;

@@ -10,6 +10,7 @@ pub mod alert;
 pub mod feed;
 pub mod host;
 pub mod incident;
+pub mod journal;
 pub mod query;
 pub mod rules;
 pub mod run;

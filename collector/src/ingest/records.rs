@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use tocsin_proto::convert::Number;
 use tocsin_proto::pb;
 use tocsin_proto::pb::record::Kind;
+use tocsin_shared::fingerprint;
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::lane::Lane;
 use tocsin_shared::run::RunResult;
@@ -26,6 +28,11 @@ pub(super) fn samples_gap(record: &pb::Record) -> Option<(u64, u64)> {
         Some(Kind::Gap(gap)) if gap.lane == Lane::Samples.number() => Some((gap.first, gap.last)),
         _ => None,
     }
+}
+
+/// What tells a record from another one with its number.
+pub(super) fn content(record: &pb::Record) -> u32 {
+    fingerprint::of_record(&pb::Record { seq: 0, kind: record.kind.clone() }.encode_to_vec())
 }
 
 /// What a record asks of the ledger. An error is a record that no agent of ours writes.

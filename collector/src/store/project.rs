@@ -47,7 +47,8 @@ pub(super) fn project_record(record: &Subject) -> Vec<Write> {
         | Subject::Consumer(_)
         | Subject::Lane(_)
         | Subject::Sealed(_)
-        | Subject::Hole(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
+        | Subject::Hole(_)
+        | Subject::Loss(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
     }
 }
 

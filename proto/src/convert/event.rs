@@ -19,6 +19,7 @@ impl From<&Subject> for pb::event::Subject {
             Subject::Lane(record) => Self::Lane(record.into()),
             Subject::Sealed(record) => Self::Sealed(record.into()),
             Subject::Hole(record) => Self::Hole(record.into()),
+            Subject::Loss(record) => Self::Loss(record.into()),
         }
     }
 }
@@ -39,6 +40,7 @@ impl TryFrom<pb::event::Subject> for Subject {
             Wire::Lane(record) => Self::Lane(record.try_into()?),
             Wire::Sealed(record) => Self::Sealed(record.try_into()?),
             Wire::Hole(record) => Self::Hole(record.try_into()?),
+            Wire::Loss(record) => Self::Loss(record.try_into()?),
         })
     }
 }
