@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::explain::one_line;
 use crate::jobs::intake::{SinkError, Submission};
-use crate::keep::life::Tip;
+use crate::keep::life::Tips;
 use crate::rows::{LiveRow, RowWriter};
 use crate::spool::{self, Gap, Spool, SpoolError};
 use crate::stream::backlog::{Backlog, Filled, Request};
@@ -106,7 +106,7 @@ enum Command {
     },
     Compare {
         lanes: Vec<(Lane, Ranges)>,
-        tip: Tip,
+        tips: Tips,
         reply: Ask<Option<String>>,
     },
     BeginEpoch {
@@ -201,9 +201,9 @@ impl Keeper {
     pub(crate) async fn compare(
         &self,
         lanes: Vec<(Lane, Ranges)>,
-        tip: Tip,
+        tips: Tips,
     ) -> Result<Result<Option<String>, SpoolError>, Stopping> {
-        self.ask(|reply| Command::Compare { lanes, tip, reply }).await
+        self.ask(|reply| Command::Compare { lanes, tips, reply }).await
     }
 
     /// Gives what is not settled yet a new name.
@@ -368,8 +368,11 @@ impl Keep {
                 reply.send(taken).ok();
             }
             Command::Claim { agent, reply } => drop(reply.send(life::claim(&mut self.spool, agent))),
-            Command::Compare { lanes, tip, reply } => {
-                reply.send(life::compare(&mut self.spool, &lanes, tip)).ok();
+            Command::Compare { lanes, tips, reply } => {
+                let compared = life::compare(&mut self.spool, &lanes, tips);
+                let same = compared.as_ref().is_ok_and(Option::is_none);
+                let told = if same { life::tell_lost(&mut self.spool, &lanes) } else { Ok(()) };
+                reply.send(told.and(compared)).ok();
             }
             Command::BeginEpoch { reply } => {
                 self.rows.end_chain();

@@ -86,7 +86,21 @@ fn said(status: &tonic::Status) -> String {
     }
 }
 
+/// How the collector's refusal begins when it has another record under a number of this spool.
+const SEQ_CONFLICT: &str = "SEQ_CONFLICT";
+
 impl Ended {
+    /// Whether the collector has records of this epoch that are not of this spool.
+    fn is_of_another_life(&self) -> bool {
+        match self {
+            Self::OtherLife(_) => true,
+            Self::Status(status) => {
+                status.code() == Code::FailedPrecondition && status.message().starts_with(SEQ_CONFLICT)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the collector is there and does not want us, so that asking often is of no use.
     fn is_refusal(&self) -> bool {
         match self {
@@ -159,7 +173,7 @@ impl Stream {
                 continue;
             }
             // Once is an accident. A collector that says it again and again is mistaken, and is waited out.
-            if matches!(ended, Ended::OtherLife(_))
+            if ended.is_of_another_life()
                 && new_epoch_at.is_none_or(|at| at.elapsed() >= EPOCHS_APART)
                 && let Ok(Ok(())) = self.keeper.current().begin_epoch().await
             {

@@ -92,7 +92,8 @@ pub(crate) fn raise_now(d: &mut Decision<'_>, raised: Raised, cause: Option<Draf
 
 /// An alert whose record says Firing begins to fire.
 pub(crate) fn fire(d: &mut Decision<'_>, mut alert: Alert, cause: Option<DraftCause>) {
-    let place = alert.opens_incident.then(|| incident::place(d, &alert));
+    let opens = alert.opens_incident && !d.incidents_wait_for(&alert);
+    let place = opens.then(|| incident::place(d, &alert));
     alert.incident = place.as_ref().map(incident::Place::number);
     let at = alert.last_true;
     let cause = d.by_system(EventKind::AlertTriggered, at, cause, Subject::Alert(alert.clone()));
@@ -103,7 +104,8 @@ pub(crate) fn fire(d: &mut Decision<'_>, mut alert: Alert, cause: Option<DraftCa
 
 /// A firing alert changed. With `announce` its incident is told as if it had just fired: it got worse, or has none.
 pub(crate) fn change(d: &mut Decision<'_>, mut alert: Alert, announce: bool, cause: Option<DraftCause>) {
-    let place = (announce && alert.opens_incident).then(|| incident::place(d, &alert));
+    let announce = announce && alert.opens_incident && !d.incidents_wait_for(&alert);
+    let place = announce.then(|| incident::place(d, &alert));
     let left = alert.incident;
     if let Some(place) = &place {
         alert.incident = Some(place.number());
@@ -134,7 +136,9 @@ pub(crate) fn settle(
             alert.condition = Condition::Resolved;
             alert.resolve_reason = Some(reason);
             let cause = d.by_system(EventKind::AlertResolved, at, cause, Subject::Alert(alert.clone()));
-            incident::alert_ended(d, &alert, reason, cause);
+            if !d.incidents_wait_for(&alert) {
+                incident::alert_ended(d, &alert, reason, cause);
+            }
         }
         Condition::Pending => {
             alert.condition = Condition::Inactive;

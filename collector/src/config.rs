@@ -50,6 +50,8 @@ pub struct Config {
     /// When the disk runs short, blocks go early, the oldest first, until they take no more than this.
     pub samples_bytes_min: u64,
     pub keep_events: Duration,
+    /// Beyond so many bytes the events journal waits for no consumer before it drops what is old enough.
+    pub events_bytes_max: u64,
     pub room: room::Config,
     /// Memory, where that is less than what the control group and the machine allow.
     pub memory_max: Option<u64>,
@@ -80,6 +82,7 @@ impl Default for Config {
             samples_bytes_max: 20 << 30,
             samples_bytes_min: 1 << 30,
             keep_events: Duration::from_secs(400 * 86_400),
+            events_bytes_max: 10 << 30,
             room: room::Config::default(),
             memory_max: None,
             limits: Limits { exempt_loopback: true, ..Limits::default() },

@@ -10,7 +10,7 @@ pub mod snapshot;
 pub mod subscribers;
 pub mod tail;
 
-pub use cursor::{Cursor, Cursors, InvalidCursor};
+pub use cursor::{Cursor, Cursors, InvalidCursor, Mark};
 pub use filter::{Filter, InvalidFilter};
 pub use snapshot::{Snapshot, snapshot};
 pub use subscribers::{Connected, Subscribers};

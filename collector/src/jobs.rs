@@ -1,7 +1,9 @@
 //! Runs of jobs: recorded once, a failure raises an alert, a later success ends it.
 //!
 //! Every record comes with its place in the agent's spool; the place and what follows from the record are one batch, so
-//! that a resend is known. A record that makes no sense is taken and noted, never refused: it would come for ever.
+//! that a resend is known. A record takes effect when it comes, also above a hole: what came late moves nothing that is
+//! newer, because its own times decide; waiting for the hole would hold up a failure behind an output that is slow. Another
+//! record in a place that was taken is refused. A record that makes no sense is taken and noted, never refused: it would come for ever.
 //! Not here: when a job should have run.
 
 mod lanes;
@@ -33,6 +35,8 @@ pub struct Place {
     pub epoch: Epoch,
     pub lane: Lane,
     pub seq: u64,
+    /// What tells the record from another one in this place.
+    pub content: u32,
 }
 
 /// A run began. Times are event time.

@@ -29,6 +29,9 @@ enum Command {
     Run(Settings),
     /// Read the configuration and tell every mistake in it.
     Check(Settings),
+    /// Say that the data directory is an older copy, put back from a backup. Do this before the next start: consumers of
+    /// the feed are then told to begin with a snapshot, and the feed says that what came after the copy is void.
+    Restored(Settings),
 }
 
 #[derive(Args)]
@@ -46,6 +49,11 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(settings) => read(&settings).and_then(run_until_stopped),
         Command::Check(settings) => read(&settings).map(|_| say("the configuration has no mistakes")),
+        Command::Restored(settings) => read(&settings).and_then(|config| {
+            run::mark_restored(&config.data_dir).map_err(|error| error.to_string())?;
+            say("the next start begins a new life of the feed");
+            Ok(())
+        }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

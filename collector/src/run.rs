@@ -46,7 +46,7 @@ use crate::state::{Command, Defaults, State};
 use crate::store::projector::{self, Projection};
 
 use phases::Phases;
-pub use setup::StartError;
+pub use setup::{StartError, mark_restored};
 
 /// Between two looks whether a start has evaluated what was left: little against what it takes.
 const EVALUATED_LOOK: Duration = Duration::from_millis(5);
@@ -138,6 +138,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         ..Defaults::default()
     };
     let ledger = opened.start(defaults.clone(), fatal.clone());
+    if setup::is_restored(&config.data_dir) {
+        let told = ledger.submit(Command::StoreRestored, Actor::System).await?;
+        told.map_err(|refusal| StartError::other("say that older data was put back", refusal))?;
+        setup::note_restored(&config.data_dir)?;
+        problems.push(
+            "an older copy of the data was put back: consumers of the feed begin with a snapshot".into(),
+        );
+    }
     let first = Command::AuthorityFound(authorities.current().describe());
     ledger
         .submit(first, Actor::System)

@@ -17,7 +17,8 @@ mod incidents;
 mod index;
 #[cfg(test)]
 mod invariants;
-mod lanes;
+pub(crate) mod lanes;
+pub(crate) mod losses;
 mod own;
 pub(crate) mod presence;
 pub(crate) mod recovery;
@@ -32,7 +33,7 @@ use std::collections::BTreeMap;
 
 use tocsin_shared::access::{Certificate, CertificateAuthority, Consumer, JoinToken, Principal};
 use tocsin_shared::alert::Alert;
-use tocsin_shared::event::{Event, Hole, LaneProgress, Sealed, Subject};
+use tocsin_shared::event::{Event, Hole, LaneProgress, Loss, Sealed, Subject};
 use tocsin_shared::host::{Host, HostState};
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::incident::Incident;
@@ -58,14 +59,25 @@ pub struct State {
     pub(crate) lanes: lanes::Lanes,
     holes: BTreeMap<AgentId, Hole>,
     sealed: Sealed,
+    pub(crate) losses: losses::Losses,
 }
 
 impl State {
     /// Takes an event into the state. An event at or before `last_seq` may come again; later ones are in order.
     pub fn apply(&mut self, event: &Event) {
+        self.note(event);
+        self.put(event.subject.clone());
+    }
+
+    /// The same, for a start, which has no other use for the event.
+    pub fn take(&mut self, event: Event) {
+        self.note(&event);
+        self.put(event.subject);
+    }
+
+    fn note(&mut self, event: &Event) {
         self.last_seq = self.last_seq.max(event.seq);
         self.evaluated_through = self.evaluated_through.max(event.samples_seq.unwrap_or(0));
-        self.put(event.subject.clone());
     }
 
     /// The whole folded state, for a checkpoint beside `last_seq` and `evaluated_through`.
@@ -82,6 +94,7 @@ impl State {
         records.extend(self.incidents.all().cloned().map(Subject::Incident));
         records.extend(self.runs.all().cloned().map(Subject::Run));
         records.extend(self.holes.values().cloned().map(Subject::Hole));
+        records.extend(self.losses.all().cloned().map(Subject::Loss));
         records
     }
 
@@ -121,10 +134,11 @@ impl State {
             Subject::Lane(lane) => self.lanes.put(lane),
             Subject::Hole(hole) if hole.closed => drop(self.holes.remove(&hole.agent)),
             Subject::Hole(hole) => drop(self.holes.insert(hole.agent, hole)),
+            Subject::Loss(loss) => self.losses.put(loss),
             Subject::Sealed(sealed) => {
                 self.evaluated_through = self.evaluated_through.max(sealed.evaluated_through);
                 for lane in &sealed.lanes {
-                    self.lanes.merge(lane);
+                    self.lanes.put(lane.clone());
                 }
                 self.sealed = sealed;
             }
@@ -148,7 +162,31 @@ impl State {
 
     /// When a `Command::Tick` next has something to do: an acknowledgement expires, an incident resolves itself.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.incidents.next_due()
+        match () {
+            () if self.is_degraded() => None,
+            () if self.losses.owed().next().is_some() => Some(Timestamp::MIN),
+            () => self.incidents.next_due(),
+        }
+    }
+
+    /// Events of the journal that cannot be read, as far as it is remembered, in order.
+    pub fn losses(&self) -> impl Iterator<Item = &Loss> {
+        self.losses.all()
+    }
+
+    /// A line for people while incidents are read only.
+    pub fn degraded(&self) -> Option<String> {
+        let Loss { first, last, .. } = self.losses.open().next()?;
+        let more = self.losses.open().count() - 1;
+        let more = if more > 0 { format!(", and {more} more ranges") } else { String::new() };
+        Some(format!(
+            "degraded: events {first} to {last} of the journal are lost{more}; incidents are read only until the file is put back from a backup, or `tocsin journal accept-loss --from {first} --to {last}`"
+        ))
+    }
+
+    /// Whether incidents are read only: what some events said is not known, and nobody has decided to go on without.
+    pub fn is_degraded(&self) -> bool {
+        self.losses.open().next().is_some()
     }
 
     /// An alert by its `dedup_key`.
@@ -304,6 +342,12 @@ impl State {
     /// All holes.
     pub fn holes(&self) -> impl Iterator<Item = &Hole> {
         self.holes.values()
+    }
+
+    /// The highest record that was taken of a lane, and its checksum, as far as that is known.
+    pub fn lane_tip(&self, agent: AgentId, epoch: Epoch, lane: Lane) -> Option<(u64, u32)> {
+        let highest = self.lanes.get(agent, epoch, lane)?.highest();
+        Some((highest, self.lanes.content(agent, epoch, lane, highest)?))
     }
 
     /// How far a lane has been taken. For samples: as of the last sealing or gap record.

@@ -173,6 +173,10 @@ fn samples() -> BTreeMap<String, Sample> {
         "consumer",
         "lane",
         "sealed",
+        "hole",
+        "loss",
+        "lane_with_contents",
+        "consumer_with_filter",
     ];
     let events: Vec<(String, Sample)> = subjects
         .iter()

@@ -132,4 +132,6 @@ pub struct Consumer {
     pub acked_seq: u64,
     pub created_at: Timestamp,
     pub acked_at: Option<Timestamp>,
+    /// A checksum of the filter it is read with; `None` before that is known.
+    pub filter: Option<u32>,
 }

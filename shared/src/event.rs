@@ -117,6 +117,18 @@ event_kinds! {
     LaneMoved = "lane.moved", false;
     /// Samples were sealed into blocks; what a start needs to go on without their journal.
     SamplesSealed = "samples.sealed", false;
+    /// Events of the journal cannot be read any more; the record says whether what they came to is known all the same.
+    EventsLost = "journal.events_lost", true;
+    /// An operator goes on without events that are lost.
+    LossAccepted = "journal.loss_accepted", true;
+    /// Events that were lost can be read again.
+    EventsRestored = "journal.events_restored", true;
+    /// A crash tore off what nobody had been told of: numbers that no event has.
+    JournalTorn = "journal.torn", false;
+    /// All that waited for a decision about lost events is done.
+    LossSettled = "journal.loss_settled", false;
+    /// An operator has put back an older copy of the data: what was said after it is gone.
+    StoreRestored = "journal.restored", true;
 }
 
 impl std::str::FromStr for EventKind {
@@ -142,6 +154,8 @@ pub struct LaneProgress {
     pub epoch: Epoch,
     pub lane: Lane,
     pub taken: Ranges,
+    /// Checksums of records by their seq: in an event, of the one that was taken; in a checkpoint, of the newest.
+    pub contents: Vec<(u64, u32)>,
 }
 
 /// Rows that are still in a host's spool while newer ones are here, and its alerts as they were before. Its key is
@@ -184,6 +198,36 @@ pub struct Sealed {
     pub blocks: Vec<Block>,
 }
 
+/// What became of events that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossState {
+    /// A crash tore them off before anyone was told of them.
+    Torn,
+    /// A checkpoint holds what they came to.
+    Covered,
+    /// What they said is not known: incidents wait for an operator's decision.
+    Open,
+    /// An operator goes on without them; incidents are not settled with the alerts yet.
+    Accepted,
+    /// They can be read again; incidents are not settled with the alerts yet.
+    Restored,
+    /// Accepted or restored, and done with.
+    Settled,
+    /// From `first` on numbers were used before, by events of data that an older copy has replaced.
+    Rewound,
+}
+
+/// Events of the journal that cannot be read. Its key is `first`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    pub first: u64,
+    /// Included.
+    pub last: u64,
+    pub state: LossState,
+    /// No new incident has a lower number: the lost events may have used those before it. 0 for none.
+    pub incidents_from: u64,
+}
+
 /// The record that changed, as it is after the change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Subject {
@@ -199,6 +243,7 @@ pub enum Subject {
     Sealed(Sealed),
     Hole(Hole),
     Authority(CertificateAuthority),
+    Loss(Loss),
 }
 
 /// One line of the events journal.

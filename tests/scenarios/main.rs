@@ -12,6 +12,7 @@ mod hardening;
 mod hostile;
 mod identity;
 mod jobs;
+mod journal;
 mod kills;
 mod lives;
 mod network;

@@ -29,7 +29,7 @@ use super::backlog::Request;
 use super::records;
 use super::session::{Action, PROGRESS_TIMEOUT, Session, SessionError};
 use crate::explain::one_line;
-use crate::keep::life::Tip;
+use crate::keep::life::{Tip, Tips};
 use crate::keep::{Keeper, Standing};
 use crate::rows::LiveRow;
 use crate::spool::SpoolError;
@@ -117,10 +117,12 @@ pub(super) fn lanes_in(lanes: Vec<pb::LaneAcknowledgement>) -> Result<Vec<(Lane,
     lanes.into_iter().map(lane).collect::<Result<_, _>>().map_err(|error| Ended::Protocol(error.to_string()))
 }
 
-/// The highest row that the collector has, where it says so.
-fn tip_in(lanes: &[pb::LaneAcknowledgement]) -> Tip {
-    let samples = lanes.iter().find(|lane| lane.lane == Lane::Samples.number());
-    samples.map(|lane| Tip { seq: lane.tip, fingerprint: lane.tip_fingerprint }).unwrap_or_default()
+/// The highest row and records that the collector has, where it says so.
+fn tips_in(lanes: &[pb::LaneAcknowledgement]) -> Tips {
+    Lane::ALL.map(|lane| {
+        let said = lanes.iter().find(|said| said.lane == lane.number());
+        said.map(|said| Tip { seq: said.tip, fingerprint: said.tip_fingerprint }).unwrap_or_default()
+    })
 }
 
 /// A session's sockets and queues.
@@ -157,9 +159,9 @@ impl<'a> Shell<'a> {
                 "it speaks version {protocol_version}, we speak {PROTOCOL}"
             )));
         }
-        let tip = tip_in(&lanes);
+        let tips = tips_in(&lanes);
         let lanes = lanes_in(lanes)?;
-        if let Some(why) = keeper.compare(lanes.clone(), tip).await?? {
+        if let Some(why) = keeper.compare(lanes.clone(), tips).await?? {
             return Err(Ended::OtherLife(why));
         }
         keeper.acknowledge(lanes).await??;

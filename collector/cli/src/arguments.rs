@@ -152,6 +152,35 @@ Examples:
     /// Check rule files, list the rules in force, or read them again
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Decide about events of the collector's journal that are lost
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+/// `tocsin journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Go on without lost events, and let incidents be changed again
+    #[command(
+        name = "accept-loss",
+        after_help = "\
+Example:
+  tocsin journal accept-loss --from 1204 --to 1391
+
+When a part of the collector's journal cannot be read and no checkpoint covers it, incidents are read only: what was
+said about them in between is not known. `tocsin status` names the events. First try to put the file back from a
+backup: stop the collector, copy the file, start it. If there is none, this goes on without them: alerts that fire get
+their incidents, numbers of incidents skip those that may have been used, and the history shows who decided.
+Look at what was revoked in that time: hosts and credentials may be let in again. The damaged file stays."
+    )]
+    AcceptLoss {
+        /// The first lost event
+        #[arg(long, value_name = "EVENT")]
+        from: u64,
+        /// The last one
+        #[arg(long, value_name = "EVENT")]
+        to: u64,
+    },
 }
 
 /// `tocsin up`.
@@ -353,6 +382,9 @@ pub struct Tail {
     /// Only events of this kind; `incident.` takes all that begin so; may be repeated
     #[arg(long = "kind", value_name = "KIND")]
     pub kinds: Vec<String>,
+    /// Go on where it was although the kinds are others than before: what only they select and is older does not come
+    #[arg(long)]
+    pub accept_filter_change: bool,
 }
 
 /// `tocsin token`.

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod feed;
 pub mod host;
 pub mod incident;
+pub mod journal;
 pub mod query;
 pub mod rules;
 pub mod run;

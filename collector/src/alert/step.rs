@@ -174,7 +174,7 @@ fn env_of(d: &Decision<'_>, labels: &Labels, host: Option<&Host>) -> Env {
 /// A firing alert is seen again: written down only if people or a restart need it.
 fn still_fires(d: &mut Decision<'_>, old: Alert, new: Alert) {
     let worse = new.severity > old.severity;
-    let homeless = new.opens_incident && old.incident.is_none();
+    let homeless = new.opens_incident && old.incident.is_none() && !d.incidents_wait_for(&old);
     let changed = new.severity != old.severity
         || new.labels != old.labels
         || new.opens_incident != old.opens_incident

@@ -221,6 +221,19 @@ impl AdminService for Api {
         Ok(Response::new(pb::ListRulesResponse { rules }))
     }
 
+    async fn accept_loss(
+        &self,
+        request: Request<pb::AcceptLossRequest>,
+    ) -> Result<Response<pb::AcceptLossResponse>, Status> {
+        let who = Who::of(&request)?;
+        let pb::AcceptLossRequest { first, last } = request.into_inner();
+        let events = self.submit(&who, Command::AcceptLoss { first, last }).await?;
+        self.stored_through(&events).await;
+        tracing::warn!(actor = %who.name, first, last, "goes on without lost events of the journal");
+        let open = self.read(|state| state.losses.open().map(Into::into).collect()).await?;
+        Ok(Response::new(pb::AcceptLossResponse { open }))
+    }
+
     async fn reload_rules(
         &self,
         request: Request<pb::ReloadRulesRequest>,

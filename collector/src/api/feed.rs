@@ -9,14 +9,14 @@ use tocsin_proto::pb;
 use tocsin_proto::pb::feed_service_server::FeedService;
 use tocsin_proto::pb::subscribe_request::From;
 use tocsin_shared::access::{Consumer, Role};
-use tocsin_shared::event::Subject;
+use tocsin_shared::event::{Loss, LossState, Subject};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, Who, refusal};
-use crate::feed::{Cursor, Cursors, Filter, PIECE_BYTES_MAX, Tail};
-use crate::state::{Command, Refusal};
+use super::{Api, Who, blocking, refusal};
+use crate::feed::{Cursor, Cursors, Filter, InvalidCursor, PIECE_BYTES_MAX, Tail};
+use crate::state::{Command, Refusal, State};
 use stream::Subscription;
 
 /// Items that wait for a slow subscriber. An item with a job's output has some 70 KiB; with the piece that was read
@@ -41,14 +41,20 @@ impl FeedService for Api {
 
     async fn subscribe(&self, request: Request<pb::SubscribeRequest>) -> Result<Response<Items>, Status> {
         let who = Who::of(&request)?;
-        let pb::SubscribeRequest { from, consumer, kinds } = request.into_inner();
+        let pb::SubscribeRequest { from, consumer, kinds, accept_filter_change } = request.into_inner();
         let filter = Filter::parse(&kinds).map_err(refusal::invalid)?;
         let place = self.calls.feeds.clone().try_acquire_owned();
         let place =
             place.map_err(|_| Status::resource_exhausted("too many feeds are read already: end one"))?;
-        let head = self.read(|state| state.last_seq()).await?;
-        let mut start = self.start(from, head)?;
+        let lost =
+            |loss: &&Loss| !matches!(loss.state, LossState::Torn | LossState::Rewound | LossState::Restored);
+        let lost =
+            move |state: &State| state.losses().filter(lost).map(|l| (l.first, l.last)).collect::<Vec<_>>();
+        let (head, lost) = self.read(move |state| (state.last_seq(), lost(state))).await?;
         let reader = self.ledger.reader().await.map_err(refusal::stopping)?;
+        let wanted = (!accept_filter_change).then(|| filter.checksum());
+        let resumes = matches!(from, Some(From::Cursor(_) | From::Acked(_)));
+        let mut start = self.start(from, head, wanted).await?;
         let mut connected = None;
         if !consumer.is_empty() {
             let begins_after = match start {
@@ -57,6 +63,14 @@ impl FeedService for Api {
                 Start::Snapshot | Start::Acked => head,
             };
             let record = self.consumer(&who, consumer, begins_after).await?;
+            if record.filter.is_some_and(|known| resumes && wanted.is_some_and(|wanted| wanted != known)) {
+                let what = format!("consumer {}", record.name);
+                return Err(refusal::invalid_cursor(InvalidCursor::OtherFilter { what }));
+            }
+            if record.filter != Some(filter.checksum()) {
+                let (consumer, filter) = (record.name.clone(), filter.checksum());
+                self.submit(&who, Command::ConsumerFilter { consumer, filter }).await?;
+            }
             if start == Start::Acked {
                 start = Start::After(record.acked_seq);
             }
@@ -71,7 +85,7 @@ impl FeedService for Api {
         };
         let subscription = Subscription::new(self, who, filter, items, connected);
         tokio::spawn(async move {
-            subscription.run(tail, begins_with_snapshot).await;
+            subscription.run(tail.without(lost), begins_with_snapshot).await;
             drop(place);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -81,7 +95,7 @@ impl FeedService for Api {
         let who = Who::of(&request)?;
         let pb::AckRequest { consumer, cursor } = request.into_inner();
         let head = self.read(|state| state.last_seq()).await?;
-        let seq = match self.cursors().read(&cursor, head).map_err(refusal::invalid_cursor)? {
+        let seq = match self.cursor(&cursor, head, None).await? {
             Cursor::After(seq) => seq,
             Cursor::Snapshot => 0, // A part of a snapshot is no position: the ledger looks who asks, and nothing moves.
         };
@@ -104,10 +118,12 @@ impl FeedService for Api {
     ) -> Result<Response<pb::ListConsumersResponse>, Status> {
         let (head, consumers) =
             self.read(|state| (state.last_seq(), state.consumers().cloned().collect::<Vec<_>>())).await?;
+        let first = self.ledger.reader().await.map_err(refusal::stopping)?.position();
         let status = |consumer: &Consumer| pb::ConsumerStatus {
             consumer: Some(consumer.into()),
             lag: head.saturating_sub(consumer.acked_seq),
             connected: self.calls.subscribers.is_connected(&consumer.name),
+            gapped: consumer.acked_seq + 1 < first,
         };
         Ok(Response::new(pb::ListConsumersResponse { consumers: consumers.iter().map(status).collect() }))
     }
@@ -118,14 +134,30 @@ impl Api {
         Cursors::new(self.store_epoch.clone())
     }
 
-    fn start(&self, from: Option<From>, head: u64) -> Result<Start, Status> {
+    /// Reads a cursor, and looks whether it is of this history and, where it is `wanted`, of this filter.
+    async fn cursor(&self, text: &str, head: u64, wanted: Option<u32>) -> Result<Cursor, Status> {
+        let mark = self.cursors().read(text, head).map_err(refusal::invalid_cursor)?;
+        wanted.map_or(Ok(()), |wanted| mark.read_with(wanted)).map_err(refusal::invalid_cursor)?;
+        if let (Cursor::After(seq), Some(_)) = (mark.cursor, mark.event) {
+            let found = self.checksum_at(seq).await?;
+            mark.still_is(found).map_err(refusal::invalid_cursor)?;
+        }
+        Ok(mark.cursor)
+    }
+
+    /// The checksum of an event as it stands in the journal, if it is there.
+    async fn checksum_at(&self, seq: u64) -> Result<Option<u32>, Status> {
+        let mut tail = Tail::after(self.ledger.reader().await.map_err(refusal::stopping)?, seq);
+        let looked = blocking(move || tail.look_back().map(|()| tail.checksum())).await?;
+        looked.map_err(refusal::journal)
+    }
+
+    async fn start(&self, from: Option<From>, head: u64, wanted: Option<u32>) -> Result<Start, Status> {
         Ok(match from {
-            Some(From::Cursor(text)) => {
-                match self.cursors().read(&text, head).map_err(refusal::invalid_cursor)? {
-                    Cursor::Snapshot => Start::Snapshot,
-                    Cursor::After(seq) => Start::After(seq),
-                }
-            }
+            Some(From::Cursor(text)) => match self.cursor(&text, head, wanted).await? {
+                Cursor::Snapshot => Start::Snapshot,
+                Cursor::After(seq) => Start::After(seq),
+            },
             Some(From::Earliest(true)) => Start::Earliest,
             Some(From::Now(true)) => Start::After(head),
             Some(From::Snapshot(true)) => Start::Snapshot,

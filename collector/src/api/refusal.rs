@@ -29,6 +29,9 @@ pub(super) fn refused(refusal: Refusal) -> Status {
         Refusal::Conflict { .. } => Status::aborted(text),
         Refusal::Invalid { .. } => Status::invalid_argument(text),
         Refusal::Denied { .. } => Status::permission_denied(text),
+        Refusal::Degraded { .. } | Refusal::Precondition { .. } | Refusal::SeqConflict { .. } => {
+            Status::failed_precondition(text)
+        }
         Refusal::AlreadyExists { .. } => Status::already_exists(text),
         Refusal::Exhausted { .. } | Refusal::NoRoom => Status::resource_exhausted(text),
     }
@@ -64,9 +67,10 @@ pub(super) fn journal(error: JournalError) -> Status {
 pub(super) fn invalid_cursor(error: InvalidCursor) -> Status {
     match error {
         InvalidCursor::Malformed(_) => invalid(error),
-        InvalidCursor::OtherStore(_) | InvalidCursor::Beyond { .. } => {
-            Status::failed_precondition(cut(error))
-        }
+        InvalidCursor::OtherStore(_)
+        | InvalidCursor::Beyond { .. }
+        | InvalidCursor::Replaced { .. }
+        | InvalidCursor::OtherFilter { .. } => Status::failed_precondition(cut(error)),
     }
 }
 
@@ -90,6 +94,8 @@ mod tests {
             (Refusal::Conflict { current: 3 }, Code::Aborted),
             (Refusal::invalid("no"), Code::InvalidArgument),
             (Refusal::denied("no"), Code::PermissionDenied),
+            (Refusal::Degraded { first: 1, last: 2 }, Code::FailedPrecondition),
+            (Refusal::Precondition { what: "no".into() }, Code::FailedPrecondition),
             (Refusal::AlreadyExists { what: "it".into() }, Code::AlreadyExists),
             (Refusal::Exhausted { what: "things".into(), max: 1 }, Code::ResourceExhausted),
         ] {

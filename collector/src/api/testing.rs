@@ -83,6 +83,15 @@ impl Collector {
         Self { api: open(dir.path(), Calls::default()).await, dir }
     }
 
+    /// Stops, copies the directory, and goes on.
+    pub(super) async fn copied(self) -> (Self, Copied) {
+        let Self { api, dir } = self;
+        halt(api).await;
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), copy.path());
+        (Self { api: open(dir.path(), Calls::default()).await, dir }, Copied(copy))
+    }
+
     pub(super) async fn stop(self) {
         halt(self.api).await;
     }
@@ -117,6 +126,27 @@ impl Collector {
         let head = *self.api.ledger.head().borrow();
         let command = evaluation(&rule(rule_id, hold, 0), 1, head as i64, head, &elements);
         self.submit(command).await
+    }
+}
+
+/// A copy of a collector's directory.
+pub(super) struct Copied(TempDir);
+
+impl Copied {
+    /// A collector over the copy.
+    pub(super) async fn restored(self) -> Collector {
+        Collector { api: open(self.0.path(), Calls::default()).await, dir: self.0 }
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        match path.is_dir() {
+            true => copy_dir(&path, &to.join(name)),
+            false => drop(std::fs::copy(&path, to.join(name)).unwrap()),
+        }
     }
 }
 

@@ -1,4 +1,7 @@
 //! Which events a subscriber wants. Internal kinds cannot be wanted.
+//!
+//! A filter has a checksum of its words, not of the kinds that they select: a version that knows more kinds does not
+//! make another filter of it.
 
 use tocsin_shared::event::EventKind;
 
@@ -7,7 +10,10 @@ const KINDS_MAX: usize = 64;
 
 /// A set of public kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter(Vec<EventKind>);
+pub struct Filter {
+    kinds: Vec<EventKind>,
+    checksum: u32,
+}
 
 /// Why a list of kinds is refused. One that selects nothing is a slip, and would be silence where a page is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +37,7 @@ impl Filter {
             return Err(InvalidFilter::TooMany(kinds.len()));
         }
         if kinds.is_empty() {
-            return Ok(Self(public().collect()));
+            return Ok(Self { kinds: public().collect(), checksum: 0 });
         }
         let mut wanted = Vec::new();
         for text in kinds.iter().map(AsRef::as_ref) {
@@ -44,17 +50,27 @@ impl Filter {
                 return Err(InvalidFilter::Unknown(text.chars().take(64).collect()));
             }
         }
-        Ok(Self(wanted))
+        let mut words: Vec<&str> = kinds.iter().map(AsRef::as_ref).collect();
+        words.sort_unstable();
+        words.dedup();
+        // Not 0, which is everything.
+        let checksum = crc32fast::hash(words.join("\n").as_bytes()).max(1);
+        Ok(Self { kinds: wanted, checksum })
+    }
+
+    /// Tells filters of other words apart; the order of the words is none of it.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// Whether an event of this kind is wanted.
     pub fn takes(&self, kind: EventKind) -> bool {
-        self.0.contains(&kind)
+        self.kinds.contains(&kind)
     }
 
     /// Whether some kind of a family is wanted; `family` is a prefix that ends in a dot.
     pub fn takes_family(&self, family: &str) -> bool {
-        self.0.iter().any(|kind| kind.as_str().starts_with(family))
+        self.kinds.iter().any(|kind| kind.as_str().starts_with(family))
     }
 }
 
@@ -84,6 +100,16 @@ mod tests {
             assert_eq!(takes, expected, "{kinds:?}");
         }
         assert_eq!(Filter::parse(&["job."; 65]), Err(InvalidFilter::TooMany(65)));
+    }
+
+    // Cases: F7
+    #[test]
+    fn a_checksum_is_of_the_words_in_any_order() {
+        let of = |kinds: &[&str]| Filter::parse(kinds).unwrap().checksum();
+        assert_eq!(of(&["job.", "incident."]), of(&["incident.", "job.", "job."]));
+        let others = [of(&[]), of(&["job."]), of(&["incident."]), of(&["incident.", "job."])];
+        let different: std::collections::HashSet<_> = others.iter().collect();
+        assert_eq!(different.len(), others.len(), "{others:?}");
     }
 
     #[test]

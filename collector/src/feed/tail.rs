@@ -20,13 +20,18 @@ pub struct Tail {
     /// The next event to look at.
     next: u64,
     sought: bool,
+    /// Closed ranges that are known to be lost. Where a whole file is gone, the journal itself looks like after a tear.
+    lost: Vec<(u64, u64)>,
+    /// The checksum of the event at the position, if that was read.
+    checksum: Option<u32>,
 }
 
 /// What comes next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
-    /// Wanted events in order, perhaps none, and whether more may be there already.
-    Events { events: Vec<Event>, more: bool },
+    /// Wanted events in order with a checksum of each as it stands in the journal, perhaps none, and whether more may be
+    /// there already.
+    Events { events: Vec<(Event, u32)>, more: bool },
     /// These events are missing; both ends are.
     Gap { first: u64, last: u64 },
 }
@@ -34,13 +39,18 @@ pub enum Piece {
 impl Tail {
     /// Reads what comes after a position.
     pub fn after(reader: Reader, seq: u64) -> Self {
-        Self { reader, next: seq.saturating_add(1), sought: false }
+        Self { reader, next: seq.saturating_add(1), sought: false, lost: Vec::new(), checksum: None }
     }
 
     /// Reads from the oldest event kept.
     pub fn earliest(reader: Reader) -> Self {
         let next = reader.position();
-        Self { reader, next, sought: true }
+        Self { reader, next, sought: true, lost: Vec::new(), checksum: None }
+    }
+
+    /// The same, told which events are lost.
+    pub fn without(self, lost: Vec<(u64, u64)>) -> Self {
+        Self { lost, ..self }
     }
 
     /// Everything up to here was looked at.
@@ -48,13 +58,43 @@ impl Tail {
         self.next - 1
     }
 
+    /// A checksum of the event at the position, if that is there and was read.
+    pub fn checksum(&self) -> Option<u32> {
+        self.checksum
+    }
+
     /// Goes on after a position instead.
     pub fn skip_to(&mut self, seq: u64) {
-        (self.next, self.sought) = (seq.saturating_add(1), false);
+        (self.next, self.sought, self.checksum) = (seq.saturating_add(1), false, None);
+    }
+
+    /// Reads the event at the position, so that its checksum is known.
+    pub fn look_back(&mut self) -> Result<(), JournalError> {
+        let position = self.position();
+        if self.sought || position == 0 {
+            return Ok(());
+        }
+        match self.reader.seek(position) {
+            Err(LogError::Gone { .. }) => return Ok(()),
+            sought => sought?,
+        }
+        loop {
+            match self.reader.next() {
+                Ok(Some(entry)) if !entry.numbered => {}
+                Ok(Some(entry)) if entry.seq == position => {
+                    self.checksum = Some(crc32fast::hash(&entry.payload));
+                    self.sought = true;
+                    return Ok(());
+                }
+                Ok(_) | Err(LogError::Gone { .. }) => return Ok(()), // It is not there: `read` says what is missing.
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Reads the next piece.
     pub fn read(&mut self, filter: &Filter) -> Result<Piece, JournalError> {
+        self.look_back()?;
         if !self.sought {
             match self.reader.seek(self.next) {
                 Err(LogError::Gone { first_seq }) => return Ok(self.gap(first_seq)),
@@ -75,7 +115,8 @@ impl Tail {
                 continue;
             }
             // What a crash tore off was never durable, so nobody was told of it, and nobody misses it.
-            if entry.seq > self.next && !self.reader.torn_off_before(entry.seq) {
+            let lost = self.lost.iter().any(|(first, last)| *first < entry.seq && self.next <= *last);
+            if entry.seq > self.next && (lost || !self.reader.torn_off_before(entry.seq)) {
                 self.sought = false; // This one is read again after the gap.
                 if events.is_empty() {
                     return Ok(self.gap(entry.seq));
@@ -83,10 +124,11 @@ impl Tail {
                 break;
             }
             let mut event = ledger::decode(&entry.payload, entry.seq)?;
-            self.next = entry.seq + 1;
+            let checksum = crc32fast::hash(&entry.payload);
+            (self.next, self.checksum) = (entry.seq + 1, Some(checksum));
             if filter.takes(event.kind) {
                 withhold_output(&mut event);
-                events.push(event);
+                events.push((event, checksum));
                 bytes += entry.payload.len();
             }
             if bytes >= PIECE_BYTES_MAX {
@@ -165,7 +207,7 @@ mod tests {
             match tail.read(&all()).unwrap() {
                 Piece::Gap { first, last } => gaps.push((first, last)),
                 Piece::Events { events, more } => {
-                    seqs.extend(events.iter().map(|event| event.seq));
+                    seqs.extend(events.iter().map(|(event, _)| event.seq));
                     if !more {
                         return (seqs, gaps);
                     }
@@ -192,7 +234,7 @@ mod tests {
         assert_eq!(drain(&mut tail).0, (601..=events.len() as u64).collect::<Vec<_>>(), "and goes on");
     }
 
-    // Cases: F5, C-F3 (partly)
+    // Cases: F5, C-F3
     #[test]
     fn what_was_dropped_is_a_gap_and_the_rest_comes() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
@@ -200,7 +242,7 @@ mod tests {
         append(&mut log, &journal(300));
         let mut slow = Tail::after(log.reader(), 0);
         let Piece::Events { events, more: true } = slow.read(&all()).unwrap() else { panic!("no events") };
-        let reached = events.last().unwrap().seq;
+        let reached = events.last().unwrap().0.seq;
         let last = log.segments().last().unwrap().last_seq;
         log.drop_segments_before(last).unwrap();
         let first = log.segments().first().unwrap().first_seq;
@@ -287,8 +329,8 @@ mod tests {
         let Piece::Events { events, .. } = Tail::after(log.reader(), 0).read(&filter).unwrap() else {
             panic!("no events")
         };
-        let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+        let kinds: Vec<_> = events.iter().map(|(event, _)| event.kind).collect();
         assert_eq!(kinds, [EventKind::JobFailed, EventKind::IncidentTriggered]);
-        assert!(matches!(&events[0].subject, Subject::Run(run) if run.output_tail.is_empty()));
+        assert!(matches!(&events[0].0.subject, Subject::Run(run) if run.output_tail.is_empty()));
     }
 }

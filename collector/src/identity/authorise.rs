@@ -87,6 +87,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.AdminService/CancelRotation", Access::Admin),
     ("/tocsin.v1.AdminService/ListRules", Access::Viewer),
     ("/tocsin.v1.AdminService/ReloadRules", Access::Operator),
+    ("/tocsin.v1.AdminService/AcceptLoss", Access::Admin),
     ("/grpc.health.v1.Health/Check", Access::Known),
     ("/grpc.health.v1.Health/Watch", Access::Known),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Viewer),
@@ -210,6 +211,7 @@ mod tests {
         ......x  /tocsin.v1.AdminService/CancelRotation
         ...xxxx  /tocsin.v1.AdminService/ListRules
         .....xx  /tocsin.v1.AdminService/ReloadRules
+        ......x  /tocsin.v1.AdminService/AcceptLoss
         .xxxxxx  /grpc.health.v1.Health/Check
         .xxxxxx  /grpc.health.v1.Health/Watch
         ...xxxx  /grpc.reflection.v1.ServerReflection/ServerReflectionInfo

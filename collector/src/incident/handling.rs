@@ -87,6 +87,9 @@ pub(crate) fn note(d: &mut Decision<'_>, on: &OnIncident) -> Result<(), Refusal>
 
 /// Lets happen what is due.
 pub(crate) fn tick(d: &mut Decision<'_>) {
+    if d.state.is_degraded() {
+        return;
+    }
     let due: Vec<u64> = d.state.incidents.due(d.now).take(TIMERS_PER_TICK).collect();
     for number in due {
         let Some(mut incident) = d.incident(number).cloned() else { continue };

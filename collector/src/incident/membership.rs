@@ -1,6 +1,6 @@
 //! Which incident an alert belongs to, and what an alert's coming and going does to it.
 
-use tocsin_shared::alert::{Alert, AlertSource, ResolveReason};
+use tocsin_shared::alert::{Alert, AlertSource, Condition, ResolveReason};
 use tocsin_shared::event::{Actor, EventKind, Subject};
 use tocsin_shared::incident::{AlertRef, Incident, IncidentStatus, Level, Priority, Resolution};
 use tocsin_shared::labels::Labels;
@@ -195,6 +195,24 @@ pub(crate) fn alert_ended(d: &mut Decision<'_>, alert: &Alert, reason: ResolveRe
         }
     }
     d.by_system(kind, d.now, Some(cause), Subject::Incident(incident));
+}
+
+/// Brings an open incident up to its alerts, after a time in which it did not follow them: which of them fire, and
+/// that it resolves by itself when none does.
+pub(crate) fn follow_alerts(d: &mut Decision<'_>, number: u64) {
+    let Some(incident) = d.incident(number) else { return };
+    let mut followed = incident.clone();
+    for known in &mut followed.alerts {
+        let alert = d.alert(&known.dedup_key);
+        known.firing = alert.is_some_and(|a| a.condition == Condition::Firing && a.incident == Some(number));
+    }
+    let over = !followed.alerts.is_empty() && !d.anything_fires(number);
+    if over && followed.auto_resolve_at.is_none() {
+        followed.auto_resolve_at = Some(d.now.plus(d.config.auto_resolve_after));
+    }
+    if followed != *incident {
+        d.by_system(EventKind::IncidentUpdated, d.now, None, Subject::Incident(followed));
+    }
 }
 
 /// Makes an incident a resolved one.

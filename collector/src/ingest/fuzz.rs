@@ -61,7 +61,7 @@ fn take(rows: &mut SessionRows, mapping: &Mapping, message: Up) -> Option<()> {
             let lane = if lane == 2 { Lane::State } else { Lane::Outcomes };
             for record in sent {
                 records::samples_gap(Epoch(Uuid::nil()), &record);
-                let place = Place { epoch: Epoch(Uuid::nil()), lane, seq: record.seq };
+                let place = Place { epoch: Epoch(Uuid::nil()), lane, seq: record.seq, content: 0 };
                 if let Err(why) = records::command(AgentId(Uuid::nil()), place, record, mapping, LATEST) {
                     assert!(why.len() < 4_096, "a reason of {} bytes", why.len());
                 }

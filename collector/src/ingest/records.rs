@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use tocsin_proto::convert::{Number, epoch_in};
 use tocsin_proto::pb;
 use tocsin_proto::pb::record::Kind;
+use tocsin_shared::fingerprint;
 use tocsin_shared::identity::{AgentId, Epoch};
 use tocsin_shared::lane::Lane;
 use tocsin_shared::run::RunResult;
@@ -33,6 +35,11 @@ pub(super) fn samples_gap(own: Epoch, record: &pb::Record) -> Option<(Epoch, (u6
 /// A gap may be of another epoch than its record: of rows that were in memory only while the spool's disk failed.
 fn gap_epoch(own: Epoch, named: &str) -> Result<Epoch, String> {
     if named.is_empty() { Ok(own) } else { epoch_in("gap.epoch", named).map_err(|error| error.to_string()) }
+}
+
+/// What tells a record from another one with its number.
+pub(super) fn content(record: &pb::Record) -> u32 {
+    fingerprint::of_record(&pb::Record { seq: 0, kind: record.kind.clone() }.encode_to_vec())
 }
 
 /// What a record asks of the ledger. An error is a record that no agent of ours writes.

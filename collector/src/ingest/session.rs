@@ -261,6 +261,7 @@ impl Session {
     async fn welcome(&self, agents: &Agents, down: &Sender) -> Result<(), Status> {
         let samples = self.acknowledge.borrow().clone();
         let mut lanes = self.records_taken(agents).await?;
+        self.name_tips(agents, &mut lanes).await?;
         let tip = agents.rows.tip(self.agent, self.epoch).await.map_err(unavailable)?;
         let (tip, tip_fingerprint) = tip.map(|tip| (tip.seq, tip.fingerprint)).unwrap_or_default();
         lanes.push(pb::LaneAcknowledgement { tip, tip_fingerprint, ..lane_out(Lane::Samples, &samples) });
@@ -428,7 +429,8 @@ impl Session {
             records.iter().filter_map(|record| records::samples_gap(self.epoch, record)).collect();
         let latest = now().plus(rows::AHEAD_MAX);
         let commands = records.into_iter().map(|record| {
-            let place = Place { epoch: self.epoch, lane, seq: record.seq };
+            let content = records::content(&record);
+            let place = Place { epoch: self.epoch, lane, seq: record.seq, content };
             records::command(self.agent, place, record, &self.mapping, latest).unwrap_or_else(|why| {
                 // It would come for ever if it were refused.
                 let what = limits::note(format!("a record that cannot be read: {why}"));
@@ -437,6 +439,9 @@ impl Session {
         });
         let decided = agents.ledger.submit_all(commands.collect(), Actor::Agent(self.agent)).await;
         for decided in decided.map_err(unavailable)? {
+            if let Err(conflict @ Refusal::SeqConflict { .. }) = &decided {
+                tracing::error!(agent = %self.agent, %conflict, "a record is not taken");
+            }
             decided.map_err(refused)?;
         }
         for (epoch, gap) in gaps {
@@ -458,6 +463,17 @@ impl Session {
         });
         let lanes = lanes.await.map_err(unavailable)?;
         Ok(lanes.iter().map(|(lane, taken)| lane_out(*lane, &taken.clone().unwrap_or_default())).collect())
+    }
+
+    /// Says which record it has under the highest number of each lane, so that another one in the spool is noticed.
+    async fn name_tips(&self, agents: &Agents, lanes: &mut [pb::LaneAcknowledgement]) -> Result<(), Status> {
+        let (agent, epoch) = (self.agent, self.epoch);
+        let tips = [Lane::Outcomes, Lane::State];
+        let tips = agents.ledger.read(move |state| tips.map(|lane| state.lane_tip(agent, epoch, lane)));
+        for (lane, tip) in lanes.iter_mut().zip(tips.await.map_err(unavailable)?) {
+            (lane.tip, lane.tip_fingerprint) = tip.unwrap_or_default();
+        }
+        Ok(())
     }
 
     async fn acknowledge_lanes(

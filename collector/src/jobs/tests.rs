@@ -8,8 +8,8 @@ use tocsin_shared::run::RunResult;
 use uuid::Uuid;
 
 use super::{GapRecord, Place};
-use crate::state::testing::{Desk, agent, place, run_end, run_start};
-use crate::state::{Command, Refusal};
+use crate::state::testing::{Desk, agent, at, place, run_end, run_start};
+use crate::state::{Command, Refusal, State};
 
 fn start(seq: u64, run_id: u128) -> Command {
     Command::JobStarted { run: run_start(run_id, "backup", 0), place: place(seq) }
@@ -175,4 +175,70 @@ fn only_hosts_in_service_are_heard() {
     assert!(matches!(desk.ask(Command::JobEnded { run, place }), Err(Refusal::NotFound { .. })));
     desk.done(Command::RetireHost { agent: agent(1), reason: String::new() });
     assert!(matches!(desk.ask(end(1, 1, "backup", 0, 9, 1)), Err(Refusal::Denied { .. })));
+}
+
+// Cases: C-D4
+#[test]
+fn another_record_with_a_key_that_was_taken_is_refused_and_not_applied() {
+    use crate::state::lanes::CONTENTS_MAX;
+    let mut desk = Desk::with_hosts(1, Env::Prod);
+    let with = |seq, content| Place { content, ..place(seq) };
+    let start = |run_id, place| Command::JobStarted { run: run_start(run_id, "backup", 0), place };
+    desk.done(start(1, with(1, 11)));
+    desk.done(start(2, with(3, 33)));
+    let copy = State::restore(desk.state.last_seq(), 0, desk.state.records());
+    assert_eq!(copy, desk.state, "a checkpoint keeps what tells them apart");
+    for (seq, content, conflict, why) in [
+        (1, 11, false, "the same record again"),
+        (3, 33, false, "above a hole, too"),
+        (1, 12, true, "another one"),
+        (3, 34, true, "another one above a hole"),
+    ] {
+        let before = desk.state.clone();
+        let refused = desk.ask(start(9, with(seq, content))).err();
+        let expected = conflict.then_some(Refusal::SeqConflict { lane: "outcomes", seq });
+        assert_eq!(refused, expected, "{why}");
+        assert_eq!(desk.state, before, "{why}: nothing was applied");
+    }
+    for n in 0..CONTENTS_MAX as u64 {
+        desk.done(start(100 + u128::from(n), with(10 + n, 1)));
+    }
+    assert_eq!(
+        desk.ask(start(9, with(1, 12))).err(),
+        None,
+        "so old a record is not compared, and not applied"
+    );
+    assert!(desk.state.run(Uuid::from_u128(9)).is_none());
+}
+
+// Cases: C-D3 (partly)
+#[test]
+fn a_record_takes_effect_when_it_comes_and_what_came_late_moves_nothing_that_is_newer() {
+    let end = |run_id, started, ended, code, seq| Command::JobEnded {
+        run: run_end(run_id, "backup", started, ended, code),
+        place: place(seq),
+    };
+    // A failure, a success and a failure of one job, as the spool numbered them; every order of arrival.
+    let records = [(1, 0, 10, 1), (2, 20, 30, 0), (3, 40, 50, 1)];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut desk = Desk::with_hosts(1, Env::Prod);
+        desk.now = 100;
+        for (taken, record) in order.into_iter().enumerate() {
+            let (run_id, started, ended, code) = records[record];
+            desk.done(end(run_id, started, ended, code, record as u64 + 1));
+            assert!(
+                desk.state.run(Uuid::from_u128(run_id)).is_some(),
+                "{order:?}: at once, not after the hole"
+            );
+            let epoch = place(1).epoch;
+            let floor = desk.state.lane(agent(1), epoch, Lane::Outcomes).unwrap().floor();
+            let expected =
+                (1..=3).take_while(|seq: &usize| order[..=taken].contains(&(seq - 1))).count() as u64;
+            assert_eq!(floor, expected, "{order:?}: the hole stays until it is filled");
+        }
+        let firing: Vec<_> = desk.state.active_alerts().map(|alert| alert.last_true).collect();
+        assert_eq!(firing, [at(50)], "{order:?}: the last failure fires, whatever came when");
+        let last = desk.state.runs_of_job(agent(1), "backup").count();
+        assert_eq!(last, 3, "{order:?}");
+    }
 }

@@ -5,34 +5,38 @@
 //! disk fails, nobody is answered and the collector stops: what was not durable was never said.
 //! Here is no rule of what may be decided (`state`), and nothing of who may ask (`identity`).
 
+mod opening;
 mod roomy;
 #[cfg(test)]
 mod tests;
 mod whole;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prost::Message;
 use tocsin_proto::pb;
 use tocsin_shared::access::{Certificate, Role};
 use tocsin_shared::disk::Disk;
 use tocsin_shared::event::{Actor, Event, Subject};
 use tocsin_shared::identity::AgentId;
-use tocsin_shared::log::{Config, Log, Reader};
+use tocsin_shared::log::{Log, Reader};
 use tocsin_shared::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{EVENTS_FORMAT, EVENTS_SEGMENT, JournalError, Stopping, checkpoint};
+use super::{JournalError, Stopping};
 use crate::clock::{self, tolerated_until};
 use crate::contain::contained;
 use crate::room::Room;
+use crate::state::losses::Findings;
 use crate::state::{Command, Defaults, Refusal, State, authority, decide};
+
+pub use opening::{open, open_with};
 
 /// Commands that wait for the writer. Beyond it callers wait: a second of work at the slowest disk we promise for.
 const QUEUE: usize = 4096;
@@ -53,7 +57,7 @@ enum Job {
     Decide { command: Box<Command>, actor: Actor, reply: Option<oneshot::Sender<Decided>> },
     Read(Box<dyn FnOnce(&State) + Send>),
     Reader(oneshot::Sender<Reader>),
-    DropOlder(Timestamp),
+    DropOlder(Timestamp, u64),
     Stop(oneshot::Sender<()>),
 }
 
@@ -115,6 +119,7 @@ pub struct Ledger {
     registry: watch::Receiver<Arc<Registry>>,
     current: Arc<ArcSwap<Registry>>,
     next_due: Arc<AtomicI64>,
+    mode: Arc<ArcSwapOption<String>>,
 }
 
 impl Ledger {
@@ -206,9 +211,16 @@ impl Ledger {
         Timestamp::from_millis(self.next_due.load(Ordering::Relaxed))
     }
 
-    /// Drops whole segments whose events were all written before `time` and that a checkpoint covers.
-    pub async fn drop_older(&self, time: Timestamp) -> Result<(), Stopping> {
-        self.jobs.send(Job::DropOlder(time)).await.map_err(|_| Stopping)
+    /// Why incidents are read only, while they are: a line for people.
+    pub fn degraded(&self) -> Option<Arc<String>> {
+        self.mode.load_full()
+    }
+
+    /// Drops whole segments whose events were all written before `time`, that a checkpoint covers and that every
+    /// consumer has acknowledged. While the journal has more than `bytes_max`, nobody is waited for: who has not
+    /// acknowledged them is told of the gap.
+    pub async fn drop_older(&self, time: Timestamp, bytes_max: u64) -> Result<(), Stopping> {
+        self.jobs.send(Job::DropOlder(time, bytes_max)).await.map_err(|_| Stopping)
     }
 
     /// Writes a checkpoint and ends the thread, after everything submitted before.
@@ -228,60 +240,21 @@ pub struct Opened {
     checkpoints: PathBuf,
     checkpoint_seq: u64,
     room: Arc<Room>,
+    /// What was found missing and is not known yet: the writer's first decision.
+    found: Findings,
     /// What was found and is worth telling people.
     pub problems: Vec<String>,
-}
-
-/// Opens the events journal under `dir` and folds it: the newest checkpoint, then the events after it.
-pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
-    open_with(EVENTS_SEGMENT, disk, dir)
-}
-
-/// `open` with segments of another size.
-pub fn open_with(config: Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<Opened, JournalError> {
-    whole::cut_half_decision(&*disk, &dir.join("events"))?;
-    let checkpoints = dir.join("checkpoints");
-    let (mut state, mut problems) = checkpoint::read(&*disk, &checkpoints)?;
-    let checkpoint_seq = state.last_seq();
-    let (log, recovery) = Log::open(disk.clone(), &dir.join("events"), EVENTS_FORMAT, config)?;
-    let lost = recovery.lost.iter().filter(|lost| !lost.torn && lost.last <= checkpoint_seq);
-    problems.extend(lost.map(|lost| damaged(lost.first, lost.last)));
-    let first = log.segments().first().map_or(log.next_seq(), |segment| segment.first_seq);
-    if first > checkpoint_seq + 1 {
-        return Err(JournalError::Hole { first, last: checkpoint_seq });
-    }
-    let mut reader = log.reader();
-    reader.seek(checkpoint_seq + 1)?;
-    let mut expected = checkpoint_seq + 1;
-    while let Some(entry) = reader.next()? {
-        if entry.seq > expected {
-            let between = log.segments().iter().any(|segment| segment.first_seq == entry.seq);
-            let said = if between { missing } else { damaged };
-            problems.push(said(expected, entry.seq - 1));
-        }
-        expected = entry.seq + 1;
-        state.apply(&decode(&entry.payload, entry.seq)?);
-    }
-    problems.dedup();
-    let room = Room::boundless();
-    Ok(Opened { state, log, disk, checkpoints, checkpoint_seq, room, problems })
-}
-
-/// Between two segments a tear looks like a file that is gone, so it is said until a checkpoint covers it.
-fn missing(first: u64, last: u64) -> String {
-    format!(
-        "events {first} to {last} of the journal are missing: a crash tore them off before anyone was answered, or a file is gone"
-    )
-}
-
-fn damaged(first: u64, last: u64) -> String {
-    format!("events {first} to {last} of the journal are damaged: restore them from a backup")
 }
 
 impl Opened {
     /// The state that was found.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What was found missing.
+    pub fn found(&self) -> &Findings {
+        &self.found
     }
 
     /// The room that its disk has; without a word there is no end of it.
@@ -303,6 +276,7 @@ impl Opened {
             registry: registry_in,
             current: current.clone(),
             next_due: next_due.clone(),
+            mode: Arc::default(),
         };
         let writer = Writer {
             state: self.state,
@@ -320,10 +294,12 @@ impl Opened {
             waiting_bytes: 0,
             group_begins: true,
             checkpoint_after: 0,
+            mode: ledger.mode.clone(),
         };
+        let found = (!self.found.is_empty()).then_some(self.found);
         thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || fatal.guard("events journal", || writer.run(queue)))
+            .spawn(move || fatal.guard("events journal", || writer.run(found, queue)))
             .expect("a thread can be started at the start of the process");
         ledger
     }
@@ -393,6 +369,8 @@ struct Writer {
     group_begins: bool,
     /// No checkpoint before this event: the last attempt found no room.
     checkpoint_after: u64,
+    /// Why incidents are read only, while they are.
+    mode: Arc<ArcSwapOption<String>>,
 }
 
 /// What waits for the group to be durable.
@@ -403,7 +381,12 @@ enum Waiting {
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
+    fn run(mut self, found: Option<Findings>, mut queue: mpsc::Receiver<Job>) -> Result<(), JournalError> {
+        if let Some(found) = found {
+            // Before anything else: a tear is known by the event that follows it.
+            self.decide(&Command::JournalFound(found), &Actor::System)?.ok(); // It is never refused.
+        }
+        self.settle(Vec::new(), false)?;
         let mut group = Vec::with_capacity(GROUP_MAX);
         loop {
             if queue.blocking_recv_many(&mut group, GROUP_MAX) == 0 {
@@ -424,7 +407,7 @@ impl Writer {
                     }
                     Job::Read(read) => waiting.push(Waiting::Read(read)),
                     Job::Reader(reply) => waiting.push(Waiting::Reader(reply)),
-                    Job::DropOlder(time) => self.drop_older(time)?,
+                    Job::DropOlder(time, bytes_max) => self.drop_older(time, bytes_max)?,
                     Job::Stop(reply) => stop = Some(reply),
                 }
             }
@@ -434,7 +417,8 @@ impl Writer {
                 reply.send(()).ok(); // Whoever asked may have left.
                 return Ok(());
             }
-            if self.state.last_seq() >= (self.checkpoint_seq + CHECKPOINT_EVERY).max(self.checkpoint_after) {
+            let due = self.checkpoint_seq + CHECKPOINT_EVERY;
+            if self.state.last_seq() >= due.max(self.checkpoint_after) {
                 self.checkpoint()?;
             }
         }
@@ -479,20 +463,28 @@ impl Writer {
     }
 
     /// A segment is older than `time` when the one after it begins with an event that is.
-    fn drop_older(&mut self, time: Timestamp) -> Result<(), JournalError> {
-        let mut keep_from = None;
-        for segment in self.log.segments().iter().skip(1) {
+    fn drop_older(&mut self, time: Timestamp, bytes_max: u64) -> Result<(), JournalError> {
+        let slowest = self.state.consumers().min_by_key(|consumer| consumer.acked_seq);
+        let acked = slowest.map_or(u64::MAX, |consumer| consumer.acked_seq);
+        let (segments, mut bytes, mut keep_from) = (self.log.segments(), self.log.bytes(), None);
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             let mut reader = self.log.reader();
-            reader.seek(segment.first_seq)?;
+            reader.seek(next.first_seq)?;
             let Some(first) = reader.next()? else { break };
-            if decode(&first.payload, first.seq)?.recorded_at >= time {
+            let old = decode(&first.payload, first.seq)?.recorded_at < time;
+            let done = segment.last_seq <= acked || bytes > bytes_max;
+            if !old || !done || segment.last_seq > self.checkpoint_seq {
                 break;
             }
-            keep_from = Some(segment.first_seq);
+            keep_from = Some(next.first_seq);
+            bytes -= segment.bytes;
         }
-        if let Some(seq) = keep_from {
-            self.log.drop_segments_before(seq.min(self.checkpoint_seq + 1))?;
+        let Some(seq) = keep_from else { return Ok(()) };
+        if let Some(slowest) = slowest.filter(|consumer| consumer.acked_seq + 1 < seq) {
+            let (consumer, acked) = (&slowest.name, slowest.acked_seq);
+            tracing::warn!(%consumer, acked, first_kept = seq, "old events go although a consumer has not acknowledged them: the journal has grown to its bound");
         }
+        self.log.drop_segments_before(seq)?;
         Ok(())
     }
 
@@ -506,6 +498,9 @@ impl Writer {
             self.registry.send_replace(registry);
         }
         self.next_due.store(due(&self.state), Ordering::Relaxed);
+        if self.mode.load().is_some() || self.state.is_degraded() {
+            self.mode.store(self.state.degraded().map(Arc::new));
+        }
         self.head.send_if_modified(|head| std::mem::replace(head, durable) != durable);
         for waiting in waiting {
             match waiting {
@@ -522,9 +517,10 @@ fn due(state: &State) -> i64 {
     state.next_due().unwrap_or(Timestamp::MAX).as_millis()
 }
 
-/// What is decided even when the reserve is used up: settling a sealing lets journal segments go.
+/// What is decided even when the reserve is used up: settling a sealing lets journal segments go, and what a start
+/// finds must be the first event.
 fn gives_room(command: &Command) -> bool {
-    matches!(command, Command::Sealed(_))
+    matches!(command, Command::Sealed(_) | Command::JournalFound(_))
 }
 
 fn changes_who(event: &Event) -> bool {

@@ -69,10 +69,12 @@ async fn answer(
     Ok(match request.uri().path() {
         "/-/healthy" => text(StatusCode::OK, "healthy\n".into()),
         // Ready all the same: outcomes, incidents and queries go on.
-        "/-/ready" => match parts.room.standing().trouble().or_else(|| parts.room.memory().trouble()) {
-            None => text(StatusCode::OK, "ready\n".into()),
-            Some(trouble) => text(StatusCode::OK, format!("ready; {trouble}\n")),
-        },
+        "/-/ready" => {
+            let degraded = parts.ledger.degraded().map(|why| why.to_string());
+            let room = parts.room.standing().trouble().or_else(|| parts.room.memory().trouble());
+            let trouble: Vec<String> = degraded.into_iter().chain(room).collect();
+            text(StatusCode::OK, [vec!["ready".to_owned()], trouble].concat().join("; ") + "\n")
+        }
         "/metrics" => text(StatusCode::OK, metrics(parts) + &connections(doors)),
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
     })
@@ -130,6 +132,8 @@ fn metrics(parts: &Parts) -> String {
         "The last event in the store.",
         *parts.projection.applied.borrow() as f64,
     );
+    let degraded = if parts.ledger.degraded().is_some() { 1.0 } else { 0.0 };
+    metric("incidents_read_only", "gauge", "Whether events are lost and nobody has decided yet.", degraded);
     let disk = parts.room.standing();
     metric("disk_free_bytes", "gauge", "Free room on the disk of the journals.", disk.free as f64);
     metric("disk_reserve_bytes", "gauge", "Allocated for outcomes and incidents.", disk.reserve_held as f64);

@@ -83,7 +83,8 @@ pub(super) async fn housekeeping(parts: &Parts, keeping: &Keeping) {
     // A clock that was set far ahead would make everything old.
     let may_forget = clock::may_forget();
     if may_forget {
-        parts.ledger.drop_older(now().minus(parts.config.keep_events)).await.ok(); // Stopping: the next start does it.
+        let (age, bytes_max) = (parts.config.keep_events, parts.config.events_bytes_max);
+        parts.ledger.drop_older(now().minus(age), bytes_max).await.ok(); // Stopping: the next start does it.
     }
     let (samples, config) = (parts.samples.clone(), parts.config.clone());
     let retained = tokio::task::spawn_blocking(move || {

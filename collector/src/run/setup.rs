@@ -121,11 +121,34 @@ pub(super) fn authorities(config: &Config, state: &State) -> Result<Authorities,
         .map_err(|error| StartError::other("use the certificate authority", error))
 }
 
-/// The id of this store's life: cursors of another one are refused.
+/// In a data directory that an operator has put back from a backup.
+const RESTORED: &str = "restored";
+
+/// Marks a data directory as an older copy that was put back: the next start begins a new life of the store and says so.
+pub fn mark_restored(data: &Path) -> Result<(), StartError> {
+    let _lock = lock(data)?;
+    private_file::replace(&data.join(RESTORED), "an older copy was put back\n")
+        .map_err(|error| StartError::other("mark the data as put back", error))
+}
+
+/// Whether an older copy was put back, and nobody has been told.
+pub(super) fn is_restored(data: &Path) -> bool {
+    data.join(RESTORED).exists()
+}
+
+/// Everybody was told, durably.
+pub(super) fn note_restored(data: &Path) -> Result<(), StartError> {
+    std::fs::remove_file(data.join(RESTORED))
+        .map_err(|error| StartError::other("remove the file restored", error))
+}
+
+/// The id of this store's life: cursors of another one are refused. Data that was put back begins another one.
 pub(super) fn store_epoch(data: &Path) -> Result<String, StartError> {
     let path = data.join("store-epoch");
     let failed = |error: &dyn std::fmt::Display| StartError::other("use the file store-epoch", error);
-    if let Some(text) = private_file::read(&path).map_err(|error| failed(&error))? {
+    if !is_restored(data)
+        && let Some(text) = private_file::read(&path).map_err(|error| failed(&error))?
+    {
         return Ok(text.trim().to_owned());
     }
     let epoch = Uuid::new_v4().simple().to_string();
@@ -248,6 +271,20 @@ mod tests {
     use super::*;
     use crate::journal::ledger::{self, Fatal};
     use crate::state::Defaults;
+
+    // Cases: C16
+    #[test]
+    fn data_that_was_put_back_begins_a_new_life_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = store_epoch(dir.path()).unwrap();
+        assert_eq!(store_epoch(dir.path()).unwrap(), first);
+        mark_restored(dir.path()).unwrap();
+        assert!(is_restored(dir.path()));
+        let second = store_epoch(dir.path()).unwrap();
+        assert_ne!(second, first);
+        note_restored(dir.path()).unwrap();
+        assert_eq!(store_epoch(dir.path()).unwrap(), second);
+    }
 
     // Cases: C17
     #[test]

@@ -12,6 +12,7 @@ use tocsin_shared::time::Timestamp;
 
 use crate::alert::{Evaluation, Filled};
 use crate::jobs::{GapRecord, Place, RunEnd, RunStart};
+use crate::state::losses::Findings;
 
 /// One thing to decide. A retry of a command whose events are applied yields no drafts, unless it says otherwise.
 #[derive(Clone, Debug)]
@@ -172,11 +173,25 @@ pub enum Command {
         owner: String,
         at_seq: u64,
     },
+    /// A consumer is read with this filter from now on; its checksum.
+    ConsumerFilter {
+        consumer: String,
+        filter: u32,
+    },
     AckFeed {
         consumer: String,
         seq: u64,
     },
     Sealed(Sealed),
+    /// What a start has found missing in the events journal.
+    JournalFound(Findings),
+    /// Goes on without these lost events, the last one included.
+    AcceptLoss {
+        first: u64,
+        last: u64,
+    },
+    /// The data is an older copy that an operator has put back.
+    StoreRestored,
     /// How the collector's own disk stands: short of room, and why, or well.
     CollectorDisk {
         /// The collector's host.
@@ -310,6 +325,16 @@ pub enum Refusal {
     Invalid { what: String },
     #[error("{why}")]
     Denied { why: String },
+    #[error(
+        "this waits, because events {first} to {last} of the journal are lost and what they said is not known: put their file back from a backup and start again, or go on without them with `tocsin journal accept-loss --from {first} --to {last}`"
+    )]
+    Degraded { first: u64, last: u64 },
+    #[error("{what}")]
+    Precondition { what: String },
+    #[error(
+        "SEQ_CONFLICT: another record was taken as number {seq} of the lane {lane}: the spool was set back or copied and has to begin a new epoch"
+    )]
+    SeqConflict { lane: &'static str, seq: u64 },
     #[error("{what} exists already: choose another name")]
     AlreadyExists { what: String },
     #[error("no more than {max} {what}")]

@@ -28,6 +28,7 @@ pub(super) fn create(d: &mut Decision<'_>, name: &str, owner: &str, at_seq: u64)
         acked_seq: at_seq,
         created_at: d.now,
         acked_at: None,
+        filter: None,
     };
     d.by_actor(EventKind::ConsumerMoved, d.now, "", Subject::Consumer(consumer));
     Ok(())
@@ -43,6 +44,24 @@ pub(super) fn acknowledge(d: &mut Decision<'_>, name: &str, seq: u64) -> Result<
     if seq > consumer.acked_seq {
         let moved = Consumer { acked_seq: seq, acked_at: Some(d.now), ..consumer.clone() };
         d.by_actor(EventKind::ConsumerMoved, d.now, "", Subject::Consumer(moved));
+    }
+    Ok(())
+}
+
+/// Notes with which filter a consumer is read from here on.
+pub(super) fn read_with(d: &mut Decision<'_>, name: &str, filter: u32) -> Result<(), Refusal> {
+    let consumer = d.state.consumer(name).ok_or_else(|| Refusal::not_found("consumer", name))?;
+    if !owns(d, &consumer.owner) {
+        return Err(Refusal::denied(format!("consumer {name} belongs to {}", consumer.owner)));
+    }
+    if consumer.filter != Some(filter) {
+        let read = Consumer { filter: Some(filter), ..consumer.clone() };
+        d.by_actor(
+            EventKind::ConsumerMoved,
+            d.now,
+            "it is read with another filter",
+            Subject::Consumer(read),
+        );
     }
     Ok(())
 }

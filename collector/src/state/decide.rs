@@ -13,7 +13,7 @@ use tocsin_shared::incident::Incident;
 use tocsin_shared::time::Timestamp;
 
 use super::command::{Command, Defaults, Draft, DraftCause, Refusal};
-use super::{State, authority, consumers, credentials, enrolment, own, presence, recovery, upkeep};
+use super::{State, authority, consumers, credentials, enrolment, losses, own, presence, recovery, upkeep};
 use crate::{alert, incident, jobs};
 
 /// Decides a command. No drafts means: accepted, and nothing changes by it.
@@ -24,6 +24,7 @@ pub fn decide(
     now: Timestamp,
     config: &Defaults,
 ) -> Result<Vec<Draft>, Refusal> {
+    losses::check(state, command, actor)?;
     let mut d = Decision::new(state, actor, now, config);
     match command {
         Command::Evaluated(evaluation) => alert::evaluated(&mut d, evaluation)?,
@@ -40,7 +41,13 @@ pub fn decide(
             alert::hole_closed(&mut d, filled);
         }
         Command::RulesChanged { rule_ids } => alert::rules_changed(&mut d, rule_ids),
-        Command::Tick => incident::tick(&mut d),
+        Command::Tick => {
+            losses::settle_incidents(&mut d);
+            incident::tick(&mut d);
+        }
+        Command::JournalFound(findings) => losses::found(&mut d, findings),
+        Command::AcceptLoss { first, last } => losses::accept(&mut d, *first, *last)?,
+        Command::StoreRestored => losses::rewound(&mut d),
         Command::Acknowledge(on) => incident::acknowledge(&mut d, on)?,
         Command::Unacknowledge(on) => incident::unacknowledge(&mut d, on)?,
         Command::Resolve { on, code } => incident::resolve(&mut d, on, code)?,
@@ -87,6 +94,7 @@ pub fn decide(
         Command::RevokePrincipal { name } => credentials::revoke_principal(&mut d, name)?,
         Command::CreateConsumer { name, owner, at_seq } => consumers::create(&mut d, name, owner, *at_seq)?,
         Command::AckFeed { consumer, seq } => consumers::acknowledge(&mut d, consumer, *seq)?,
+        Command::ConsumerFilter { consumer, filter } => consumers::read_with(&mut d, consumer, *filter)?,
         Command::Sealed(sealed) => consumers::sealed(&mut d, sealed)?,
         Command::CollectorDisk { instance, short } => own::disk(&mut d, instance, short.as_deref()),
         Command::CollectorMemory { instance, short } => own::memory(&mut d, instance, short.as_deref()),
@@ -109,12 +117,15 @@ pub(crate) struct Decision<'a> {
     /// The last draft of each touched alert and incident.
     alerts: HashMap<String, usize>,
     incidents: HashMap<u64, usize>,
+    /// No new incident has a lower number.
+    pub(crate) incidents_from: u64,
 }
 
 impl<'a> Decision<'a> {
     fn new(state: &'a State, actor: &'a Actor, now: Timestamp, config: &'a Defaults) -> Self {
         let (alerts, incidents) = (HashMap::new(), HashMap::new());
-        Self { state, actor, now, config, samples_seq: None, drafts: Vec::new(), alerts, incidents }
+        let (drafts, incidents_from) = (Vec::new(), state.losses.incidents_from());
+        Self { state, actor, now, config, samples_seq: None, drafts, alerts, incidents, incidents_from }
     }
 
     /// Drafts an event that the command's actor caused.
@@ -190,7 +201,17 @@ impl<'a> Decision<'a> {
     /// The number of the next new incident.
     pub(crate) fn next_incident(&self) -> u64 {
         let drafted = self.incidents.keys().max().map_or(0, |number| number + 1);
-        self.state.incidents.next_number().max(drafted)
+        self.state.incidents.next_number().max(drafted).max(self.incidents_from)
+    }
+
+    /// Whether an alert's incident is left as it is: incidents wait for a decision, but for the one about that.
+    pub(crate) fn incidents_wait_for(&self, alert: &Alert) -> bool {
+        self.state.is_degraded() && alert.source_id != losses::SOURCE
+    }
+
+    /// How many events are drafted so far.
+    pub(crate) fn drafted(&self) -> usize {
+        self.drafts.len()
     }
 
     /// Whether any alert of an incident fires after the drafts so far.

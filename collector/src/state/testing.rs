@@ -195,7 +195,7 @@ impl Desk {
 }
 
 pub(crate) fn place(seq: u64) -> Place {
-    Place { epoch: Epoch(Uuid::from_u128(77)), lane: Lane::Outcomes, seq }
+    Place { epoch: Epoch(Uuid::from_u128(77)), lane: Lane::Outcomes, seq, content: 0 }
 }
 
 pub(crate) fn on(number: u64, text: &str) -> OnIncident {

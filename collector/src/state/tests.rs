@@ -244,6 +244,7 @@ fn sealing_stores_lanes_and_survives_a_checkpoint_beside_newer_ones() {
         epoch,
         lane: Lane::Samples,
         taken: Ranges::up_to(floor),
+        contents: Vec::new(),
     };
     let block = Block { file: "b1".into(), from: at(0), to: at(9), bytes: 1, series: 1, samples: 1 };
     let epoch = place(1).epoch;

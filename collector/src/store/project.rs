@@ -48,7 +48,8 @@ pub(super) fn project_record(record: &Subject) -> Vec<Write> {
         | Subject::Lane(_)
         | Subject::Sealed(_)
         | Subject::Hole(_)
-        | Subject::Authority(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
+        | Subject::Authority(_)
+        | Subject::Loss(_) => Vec::new(), // Hot state only: it is small, and read from the ledger.
     }
 }
 

@@ -507,7 +507,7 @@ async fn a_new_store_knows_what_the_journal_has_dropped_and_the_ledger_still_kno
     }
     bench.ledger.stop().await; // With a checkpoint.
     bench.ledger = open().start(Defaults::default(), fatal());
-    bench.ledger.drop_older(tocsin_shared::time::Timestamp::MAX).await.unwrap();
+    bench.ledger.drop_older(tocsin_shared::time::Timestamp::MAX, u64::MAX).await.unwrap();
     let running = bench.follow(bench.sled()).await;
     let incidents = running.0.store.incidents(true, 10).unwrap();
     assert_eq!(incidents.len(), 1, "it was opened before the journal's first event");

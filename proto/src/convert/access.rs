@@ -206,20 +206,22 @@ impl TryFrom<pb::Principal> for Principal {
 
 impl From<&Consumer> for pb::Consumer {
     fn from(consumer: &Consumer) -> Self {
-        let Consumer { name, owner, acked_seq, created_at, acked_at } = consumer;
+        let Consumer { name, owner, acked_seq, created_at, acked_at, filter } = consumer;
         Self {
             name: name.clone(),
             owner: owner.clone(),
             acked_seq: *acked_seq,
             created_at_ms: created_at.as_millis(),
             acked_at_ms: time_out(*acked_at),
+            filter: *filter,
         }
     }
 }
 
 impl From<pb::Consumer> for Consumer {
     fn from(consumer: pb::Consumer) -> Self {
-        let pb::Consumer { name, owner, acked_seq, created_at_ms, acked_at_ms } = consumer;
-        Self { name, owner, acked_seq, created_at: time(created_at_ms), acked_at: time_in(acked_at_ms) }
+        let pb::Consumer { name, owner, acked_seq, created_at_ms, acked_at_ms, filter } = consumer;
+        let (created_at, acked_at) = (time(created_at_ms), time_in(acked_at_ms));
+        Self { name, owner, acked_seq, created_at, acked_at, filter }
     }
 }

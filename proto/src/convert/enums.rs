@@ -2,6 +2,7 @@
 
 use tocsin_shared::access::{AuthorityState, Role};
 use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
+use tocsin_shared::event::LossState;
 use tocsin_shared::host::HostState;
 use tocsin_shared::identity::Env;
 use tocsin_shared::incident::{IncidentStatus, Level};
@@ -60,6 +61,7 @@ enums! {
     Condition: Pending, Firing, Resolved, Inactive;
     ResolveReason: Source, RuleRemoved, HostRetired;
     AlertSource: Rule, Job, Host;
+    LossState: Torn, Covered, Open, Accepted, Restored, Settled, Rewound;
     IncidentStatus: Triggered, Acknowledged, Resolved;
     AuthorityState: Incoming, Issuing, Outgoing, Retired;
     Role: Viewer, Responder, Operator, Admin, Consumer;

@@ -20,6 +20,7 @@ impl From<&Subject> for pb::event::Subject {
             Subject::Sealed(record) => Self::Sealed(record.into()),
             Subject::Hole(record) => Self::Hole(record.into()),
             Subject::Authority(record) => Self::Authority(record.into()),
+            Subject::Loss(record) => Self::Loss(record.into()),
         }
     }
 }
@@ -41,6 +42,7 @@ impl TryFrom<pb::event::Subject> for Subject {
             Wire::Sealed(record) => Self::Sealed(record.try_into()?),
             Wire::Hole(record) => Self::Hole(record.try_into()?),
             Wire::Authority(record) => Self::Authority(record.try_into()?),
+            Wire::Loss(record) => Self::Loss(record.try_into()?),
         })
     }
 }

@@ -1,6 +1,6 @@
-//! Progress of lanes, holes in them, and what sealing settles.
+//! Progress of lanes, holes in them, what sealing settles, and what the journal has lost.
 
-use tocsin_shared::event::{Block, Hole, LaneProgress, Sealed};
+use tocsin_shared::event::{Block, Hole, LaneProgress, Loss, Sealed};
 use tocsin_shared::identity::Epoch;
 use tocsin_shared::ranges::Ranges;
 
@@ -28,12 +28,13 @@ impl TryFrom<pb::Ranges> for Ranges {
 
 impl From<&LaneProgress> for pb::LaneProgress {
     fn from(progress: &LaneProgress) -> Self {
-        let LaneProgress { agent, epoch, lane, taken } = progress;
+        let LaneProgress { agent, epoch, lane, taken, contents } = progress;
         Self {
             agent: agent.to_string(),
             epoch: epoch.to_string(),
             lane: lane.number(),
             taken: Some(taken.into()),
+            contents: contents.iter().map(|&(seq, checksum)| pb::RecordContent { seq, checksum }).collect(),
         }
     }
 }
@@ -46,12 +47,16 @@ pub fn epoch_in(field: &'static str, text: &str) -> Result<Epoch, InvalidMessage
 impl TryFrom<pb::LaneProgress> for LaneProgress {
     type Error = InvalidMessage;
     fn try_from(progress: pb::LaneProgress) -> Result<Self, InvalidMessage> {
-        let pb::LaneProgress { agent, epoch, lane, taken } = progress;
+        let pb::LaneProgress { agent, epoch, lane, taken, contents } = progress;
         Ok(Self {
             agent: parse("lane.agent", &agent)?,
             epoch: epoch_in("lane.epoch", &epoch)?,
             lane: Number::from_number(lane)?,
             taken: must("lane.taken", taken)?.try_into()?,
+            contents: contents
+                .into_iter()
+                .map(|pb::RecordContent { seq, checksum }| (seq, checksum))
+                .collect(),
         })
     }
 }
@@ -74,6 +79,22 @@ impl TryFrom<pb::Hole> for Hole {
         let pb::Hole { agent, from_ms, alerts, closed } = hole;
         let alerts = alerts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         Ok(Self { agent: parse("hole.agent", &agent)?, from: time(from_ms), alerts, closed })
+    }
+}
+
+impl From<&Loss> for pb::Loss {
+    fn from(loss: &Loss) -> Self {
+        let Loss { first, last, state, incidents_from } = loss;
+        let (first, last, incidents_from) = (*first, *last, *incidents_from);
+        Self { first, last, state: state.number(), incidents_from }
+    }
+}
+
+impl TryFrom<pb::Loss> for Loss {
+    type Error = InvalidMessage;
+    fn try_from(loss: pb::Loss) -> Result<Self, InvalidMessage> {
+        let pb::Loss { first, last, state, incidents_from } = loss;
+        Ok(Self { first, last, state: Number::from_number(state)?, incidents_from })
     }
 }
 

@@ -6,7 +6,9 @@ use tocsin_shared::access::{
     AuthorityState, Certificate, CertificateAuthority, Consumer, JoinToken, Principal, Role, TokenUse,
 };
 use tocsin_shared::alert::{Alert, AlertSource, Condition, ResolveReason};
-use tocsin_shared::event::{Actor, Block, Event, EventKind, Hole, LaneProgress, Sealed, Subject};
+use tocsin_shared::event::{
+    Actor, Block, Event, EventKind, Hole, LaneProgress, Loss, LossState, Sealed, Subject,
+};
 use tocsin_shared::host::{Host, HostState};
 use tocsin_shared::identity::{AgentId, Env, Epoch};
 use tocsin_shared::incident::{Ack, AlertRef, Incident, IncidentStatus, Level, Priority, Resolution};
@@ -19,7 +21,10 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 /// How many kinds of subject there are.
-pub(crate) const SUBJECTS: u64 = 12;
+/// How many kinds there were when the golden lines were drawn; the others are names like these.
+const GOLDEN_KINDS: usize = 37;
+
+pub(crate) const SUBJECTS: u64 = 15;
 
 /// A stream of numbers from a seed (splitmix64).
 pub(crate) struct Draw(pub(crate) u64);
@@ -309,6 +314,7 @@ impl Draw {
             acked_seq: self.number(),
             created_at: self.at(),
             acked_at: self.maybe(Self::at),
+            filter: None,
         }
     }
 
@@ -318,7 +324,8 @@ impl Draw {
             let first = 1_002 + self.below(1 << 50);
             taken.insert_range(first, first + self.below(10)).expect("fewer than 64 ranges");
         }
-        LaneProgress { agent: self.agent(), epoch: Epoch(self.uuid()), lane: self.one(&Lane::ALL), taken }
+        let (agent, epoch, lane) = (self.agent(), Epoch(self.uuid()), self.one(&Lane::ALL));
+        LaneProgress { agent, epoch, lane, taken, contents: Vec::new() }
     }
 
     fn sealed(&mut self) -> Sealed {
@@ -339,6 +346,16 @@ impl Draw {
         }
     }
 
+    fn loss(&mut self) -> Loss {
+        use LossState::{Accepted, Covered, Open, Restored, Rewound, Settled, Torn};
+        let state = self.one(&[Torn, Covered, Open, Accepted, Restored, Settled, Rewound]);
+        Loss { first: self.number(), last: self.number(), state, incidents_from: self.number() }
+    }
+
+    fn content(&mut self) -> (u64, u32) {
+        (self.number(), self.small())
+    }
+
     /// The record of a kind, 0 to `SUBJECTS` - 1.
     pub(crate) fn subject(&mut self, kind: u64) -> Subject {
         match kind {
@@ -352,13 +369,18 @@ impl Draw {
             7 => Subject::Consumer(self.consumer()),
             8 => Subject::Lane(self.lane()),
             9 => Subject::Sealed(self.sealed()),
-            11 => Subject::Authority(self.authority()),
-            _ => Subject::Hole(Hole {
+            10 => Subject::Hole(Hole {
                 agent: self.agent(),
                 from: self.at(),
                 alerts: self.some(Self::alert),
                 closed: self.below(2) == 0,
             }),
+            11 => Subject::Loss(self.loss()),
+            12 => {
+                Subject::Lane(LaneProgress { contents: vec![self.content(), self.content()], ..self.lane() })
+            }
+            13 => Subject::Consumer(Consumer { filter: Some(self.small()), ..self.consumer() }),
+            _ => Subject::Authority(self.authority()),
         }
     }
 
@@ -366,7 +388,7 @@ impl Draw {
     pub(crate) fn event(&mut self, kind: u64) -> Event {
         Event {
             seq: self.number(),
-            kind: self.one(EventKind::ALL),
+            kind: self.one(&EventKind::ALL[..GOLDEN_KINDS]),
             actor: self.actor(),
             occurred_at: self.at(),
             recorded_at: self.at(),

@@ -242,7 +242,12 @@ pub(crate) fn enroll_response() -> pb::EnrollResponse {
 }
 
 pub(crate) fn subscribe(from: pb::subscribe_request::From) -> pb::SubscribeRequest {
-    pb::SubscribeRequest { from: Some(from), consumer: "pager".into(), kinds: vec!["incident.".into()] }
+    pb::SubscribeRequest {
+        from: Some(from),
+        consumer: "pager".into(),
+        kinds: vec!["incident.".into()],
+        accept_filter_change: false,
+    }
 }
 
 pub(crate) fn consumer() -> pb::Consumer {
@@ -252,6 +257,7 @@ pub(crate) fn consumer() -> pb::Consumer {
         acked_seq: 17,
         created_at_ms: AT_MS,
         acked_at_ms: AT_MS + 1,
+        filter: None,
     }
 }
 

@@ -26,7 +26,7 @@ const EVENTS_BYTES: u64 = 4 << 20;
 
 /// Many runs of jobs that failed, acknowledged.
 async fn report(agent: &VirtualAgent) -> anyhow::Result<()> {
-    let clock = pb::ClockReading { wall_ms: now_ms(), boot_ms: 1_000_000 };
+    let clock = pb::ClockReading { wall_ms: now_ms(), boot_ms: 1_000_000, ..Default::default() };
     let mut session = agent.session(clock, 1_000, Arc::default()).await?;
     let record = |seq: u64| {
         let ended = pb::RunEnded {

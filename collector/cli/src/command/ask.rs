@@ -7,8 +7,8 @@ use tonic::Code;
 
 use super::Context;
 use crate::arguments::{
-    AuthorityCommand, Command, HostCommand, IncidentCommand, JobCommand, PrincipalCommand, Query,
-    RotateCommand, RulesCommand, TokenCommand, time,
+    AuthorityCommand, Command, HostCommand, IncidentCommand, JobCommand, JournalCommand, PrincipalCommand,
+    Query, RotateCommand, RulesCommand, TokenCommand, time,
 };
 use crate::client::{Client, answer};
 use crate::failure::Failure;
@@ -21,6 +21,7 @@ use crate::view::alert::{self, AlertsView};
 use crate::view::authority::{self, AuthorityView};
 use crate::view::host::{self, HostDocument, HostView, HostsView, RevokedView};
 use crate::view::incident::{self, ChangedIncident, IncidentDocument, IncidentsView};
+use crate::view::journal::{self, AcceptedLossView, LostView};
 use crate::view::query::{self, InstantView, RangeView};
 use crate::view::rules::{self, ReloadedView, RulesView};
 use crate::view::run::{self, JobView, JobsView, RunDocument, RunView, RunsView};
@@ -75,6 +76,12 @@ pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failu
             let rules = answer(client.admin().list_rules(pb::ListRulesRequest {})).await?.rules;
             let view = RulesView { rules: rules.into_iter().map(Into::into).collect() };
             screen.show(&view, rules::draw_rules)
+        }
+        Command::Journal(JournalCommand::AcceptLoss { from: first, to: last }) => {
+            let open = answer(client.admin().accept_loss(pb::AcceptLossRequest { first, last })).await?.open;
+            let open = open.into_iter().map(|loss| LostView { first: loss.first, last: loss.last }).collect();
+            screen
+                .show(&AcceptedLossView { accepted: LostView { first, last }, open }, journal::draw_accepted)
         }
         Command::Up(_) | Command::Feed(_) => Err(Failure::Usage("this command does not ask once".into())),
     }

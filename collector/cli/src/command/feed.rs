@@ -126,6 +126,7 @@ impl Follower<'_> {
             from: Some(self.position.start.clone()),
             consumer: self.tail.consumer.clone().unwrap_or_default(),
             kinds: self.tail.kinds.clone(),
+            accept_filter_change: self.tail.accept_filter_change,
         };
         self.position.in_snapshot = false;
         let mut feed = self.client.feed();
@@ -225,7 +226,12 @@ mod tests {
     use super::*;
 
     fn tail(from: Option<&str>, consumer: Option<&str>) -> Tail {
-        Tail { from: from.map(Into::into), consumer: consumer.map(Into::into), kinds: Vec::new() }
+        Tail {
+            from: from.map(Into::into),
+            consumer: consumer.map(Into::into),
+            kinds: Vec::new(),
+            accept_filter_change: false,
+        }
     }
 
     fn item(cursor: &str, kind: Kind) -> pb::SubscribeResponse {

@@ -206,7 +206,12 @@ fn unwell() -> StatusView {
             incident(12, 1, pb::IncidentStatus::Triggered, "DiskFull on db-1").into(),
         ],
         rules: vec![failing.into()],
-        consumers: vec![pb::ConsumerStatus { consumer: Some(consumer), lag: 20_000, connected: false }],
+        consumers: vec![pb::ConsumerStatus {
+            consumer: Some(consumer),
+            lag: 20_000,
+            connected: false,
+            gapped: false,
+        }],
     };
     StatusView::new("127.0.0.1:7640".into(), found)
 }

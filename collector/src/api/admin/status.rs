@@ -26,6 +26,7 @@ struct Counts {
     incidents_open: usize,
     consumers: usize,
     consumer_lag_max: u64,
+    degraded: Option<String>,
 }
 
 impl Counts {
@@ -42,6 +43,7 @@ impl Counts {
             incidents_open: state.open_incidents().count(),
             consumers: state.consumers().count(),
             consumer_lag_max: lags.max().unwrap_or(0),
+            degraded: state.degraded(),
         }
     }
 }
@@ -91,7 +93,7 @@ impl Api {
             store_bytes,
             resident_bytes,
             data_dir: self.about.data_dir.display().to_string(),
-            problems: self.problems(&over, spools),
+            problems: self.problems(counts.degraded, &over, spools),
             evaluate_p50_us,
             evaluate_p99_us,
             consumers: count(counts.consumers),
@@ -125,9 +127,14 @@ impl Api {
     }
 
     /// What is wrong with the collector itself; what is wrong with hosts are alerts.
-    fn problems(&self, over: &[(String, Limited)], spools: Vec<String>) -> Vec<String> {
+    fn problems(
+        &self,
+        degraded: Option<String>,
+        over: &[(String, Limited)],
+        spools: Vec<String>,
+    ) -> Vec<String> {
         let lines = |of: &Mutex<Vec<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut problems: Vec<String> = self.room.standing().trouble().into_iter().collect();
+        let mut problems: Vec<String> = degraded.into_iter().chain(self.room.standing().trouble()).collect();
         extend_unique(&mut problems, self.room.memory().trouble());
         extend_unique(&mut problems, lines(&self.about.problems));
         extend_unique(&mut problems, lines(&self.projection.problems));

@@ -12,10 +12,13 @@ use tonic::Status;
 
 use super::super::{Api, Who, blocking, refusal};
 use crate::clock::now;
-use crate::feed::{Connected, Cursor, Cursors, Filter, Piece, Snapshot, Tail, snapshot};
+use crate::feed::{Connected, Cursor, Cursors, Filter, Mark, Piece, Snapshot, Tail, snapshot};
 use crate::journal::ledger::Registry;
 
 type Items = mpsc::Sender<Result<pb::SubscribeResponse, Status>>;
+
+/// Where to go on, and the checksum of the event there as far as it is known.
+type Place = (Cursor, Option<u32>);
 
 /// Why a subscription ends.
 enum End {
@@ -77,25 +80,26 @@ impl Subscription {
 
     async fn follow(&mut self, mut tail: Tail, begins_with_snapshot: bool) -> Result<(), End> {
         if begins_with_snapshot {
-            let as_of = self.send_snapshot(Cursor::Snapshot, None).await?;
+            let as_of = self.send_snapshot((Cursor::Snapshot, None), None).await?;
             tail.skip_to(as_of);
         }
         let mut head = self.api.ledger.head();
         loop {
             head.borrow_and_update(); // What becomes durable from here on wakes us.
-            let before = tail.position();
+            let before = (Cursor::After(tail.position()), tail.checksum());
             let (read_on, piece) = self.read(tail).await?;
             tail = read_on;
             match piece {
                 Piece::Gap { first, last } => self.send_gap(before, first, last).await?,
                 Piece::Events { events, more } => {
-                    for event in events {
-                        let cursor = Cursor::After(event.seq);
-                        self.send(cursor, Kind::Event((&event).into())).await?;
+                    for (event, checksum) in events {
+                        let place = (Cursor::After(event.seq), Some(checksum));
+                        self.send(place, Kind::Event((&event).into())).await?;
                     }
-                    self.beat_if_due(tail.position(), &head).await?;
+                    let place = (Cursor::After(tail.position()), tail.checksum());
+                    self.beat_if_due(place, &head).await?;
                     if !more {
-                        self.wait(&mut head, tail.position()).await?;
+                        self.wait(&mut head, place).await?;
                     }
                 }
             }
@@ -114,29 +118,32 @@ impl Subscription {
 
     /// Tells what is missing, then what is open: from there the events that are kept go on, some of which the
     /// snapshot has in it already.
-    async fn send_gap(&mut self, before: u64, first: u64, last: u64) -> Result<(), End> {
+    async fn send_gap(&mut self, before: Place, first: u64, last: u64) -> Result<(), End> {
         let gap = pb::FeedGap { first_missing_seq: first, last_missing_seq: last };
-        self.send(Cursor::After(before), Kind::Gap(gap)).await?;
-        self.send_snapshot(Cursor::After(before), Some(last)).await?;
+        self.send(before, Kind::Gap(gap)).await?;
+        self.send_snapshot(before, Some(last)).await?;
         Ok(())
     }
 
     /// Sends what is open. Until its end, a subscriber that comes back begins at `again`; after it, at
     /// `goes_on_after` or the snapshot's own position.
-    async fn send_snapshot(&mut self, again: Cursor, goes_on_after: Option<u64>) -> Result<u64, End> {
+    async fn send_snapshot(&mut self, again: Place, goes_on_after: Option<u64>) -> Result<u64, End> {
         let (filter, at) = (self.filter.clone(), now());
         let Snapshot { as_of, records } = self.api.read(move |state| snapshot(state, &filter, at)).await?;
         self.send(again, Kind::SnapshotBegin(pb::SnapshotBegin { as_of_seq: as_of })).await?;
         for record in records {
             self.send(again, Kind::Event((&record).into())).await?;
         }
-        let end = Cursor::After(goes_on_after.unwrap_or(as_of));
+        let end = match goes_on_after {
+            Some(last) => (Cursor::After(last), None), // That one is missing.
+            None => (Cursor::After(as_of), self.api.checksum_at(as_of).await?),
+        };
         self.send(end, Kind::SnapshotEnd(pb::SnapshotEnd { as_of_seq: as_of })).await?;
         Ok(as_of)
     }
 
     /// Waits for new events; sends a heartbeat whenever nothing else was sent for long enough.
-    async fn wait(&mut self, head: &mut watch::Receiver<u64>, position: u64) -> Result<(), End> {
+    async fn wait(&mut self, head: &mut watch::Receiver<u64>, place: Place) -> Result<(), End> {
         loop {
             let due = self.last_sent + self.api.calls.heartbeat;
             tokio::select! {
@@ -148,13 +155,13 @@ impl Subscription {
                     changed.map_err(|_| stopping())?;
                     self.api.still_admitted(&self.who)?;
                 }
-                () = tokio::time::sleep_until(due) => self.beat_if_due(position, head).await?,
+                () = tokio::time::sleep_until(due) => self.beat_if_due(place, head).await?,
                 changed = head.changed() => return changed.map_err(|_| stopping()),
             }
         }
     }
 
-    async fn beat_if_due(&mut self, position: u64, head: &watch::Receiver<u64>) -> Result<(), End> {
+    async fn beat_if_due(&mut self, place: Place, head: &watch::Receiver<u64>) -> Result<(), End> {
         let silent: Duration = self.last_sent.elapsed();
         if silent < self.api.calls.heartbeat {
             return Ok(());
@@ -162,11 +169,12 @@ impl Subscription {
         self.api.still_admitted(&self.who)?; // Credentials run out without an event.
         let head_seq = *head.borrow();
         let beat = pb::FeedHeartbeat { at_ms: now().as_millis(), head_seq };
-        self.send(Cursor::After(position), Kind::Heartbeat(beat)).await
+        self.send(place, Kind::Heartbeat(beat)).await
     }
 
-    async fn send(&mut self, cursor: Cursor, kind: Kind) -> Result<(), End> {
-        let item = pb::SubscribeResponse { cursor: self.cursors.write(cursor), kind: Some(kind) };
+    async fn send(&mut self, (cursor, event): Place, kind: Kind) -> Result<(), End> {
+        let mark = Mark { cursor, filter: Some(self.filter.checksum()), event };
+        let item = pb::SubscribeResponse { cursor: self.cursors.write(mark), kind: Some(kind) };
         loop {
             tokio::select! {
                 biased;

@@ -23,7 +23,12 @@ impl Subscriber {
         kinds: &[&str],
     ) -> Result<Self, Status> {
         let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-        let request = pb::SubscribeRequest { from: Some(from), consumer: consumer.into(), kinds };
+        let request = pb::SubscribeRequest {
+            from: Some(from),
+            consumer: consumer.into(),
+            kinds,
+            accept_filter_change: false,
+        };
         let stream = FeedService::subscribe(&collector.api, call_as(who, role, request)).await?;
         Ok(Self(stream.into_inner()))
     }
@@ -73,7 +78,7 @@ async fn a_snapshot_and_then_what_happens() {
     collector.fires("one", 0, &["sda"]).await;
     let mut feed = Subscriber::open(&collector, From::Snapshot(true)).await;
     let begin = feed.expect(&["begin"]).await;
-    assert_eq!(begin, format!("{EPOCH}-snapshot"), "who leaves now begins the snapshot again");
+    assert_eq!(begin, format!("{EPOCH}-snapshot.00000000"), "who leaves now begins the snapshot again");
     let end = feed.expect(&["alert.triggered", "incident.triggered", "end"]).await;
     collector.fires("two", 0, &["sdb"]).await;
     feed.expect(&["alert.triggered", "incident.triggered"]).await;
@@ -119,7 +124,7 @@ async fn now_and_filters_leave_out_the_rest() {
     collector.stop().await;
 }
 
-// Cases: F6, C16 (partly)
+// Cases: F6, C16
 #[tokio::test(flavor = "multi_thread")]
 async fn cursors_of_elsewhere_are_refused() {
     let collector = Collector::start().await;
@@ -146,7 +151,7 @@ async fn cursors_of_elsewhere_are_refused() {
     collector.stop().await;
 }
 
-// Cases: F5, C-F3 (partly)
+// Cases: F5, C-F3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_then_what_is_open_then_the_rest() {
     let collector = Collector::start().await;
@@ -159,10 +164,11 @@ async fn a_gap_is_told_then_what_is_open_then_the_rest() {
     let mut feed = Subscriber::open(&collector, From::Cursor(before.clone())).await;
     let gap = format!("gap {damaged}-{damaged}");
     let rest = ["begin", "alert.triggered", "incident.triggered"];
-    assert_eq!(feed.expect(&[&gap]).await, before, "who leaves now is told again");
-    assert_eq!(feed.expect(&rest).await, before);
+    let told = feed.expect(&[&gap]).await;
+    assert!(told.starts_with(&format!("{before}.")), "who leaves now is told again: {told}");
+    assert_eq!(feed.expect(&rest).await, told);
     let end = feed.expect(&["end"]).await;
-    assert_eq!(end, format!("{EPOCH}-{damaged}"));
+    assert_eq!(end, format!("{EPOCH}-{damaged}.00000000"));
     feed.expect(&["incident.noted"]).await;
     Subscriber::open(&collector, From::Cursor(end)).await.expect(&["incident.noted"]).await;
     collector.stop().await;
@@ -179,7 +185,7 @@ async fn an_acknowledgement_survives_a_restart() {
     let first = feed.expect(&["incident.triggered"]).await;
     let second = feed.expect(&["incident.triggered"]).await;
     let acked = ack(&collector, "pager", &first).await.unwrap();
-    assert_eq!(format!("{EPOCH}-{acked}"), first);
+    assert!(first.starts_with(&format!("{EPOCH}-{acked}.")), "{first}");
     assert_eq!(ack(&collector, "pager", &format!("{EPOCH}-1")).await.unwrap(), acked, "never backwards");
     assert_eq!(ack(&collector, "pager", &format!("{EPOCH}-snapshot")).await.unwrap(), acked);
     drop(feed);
@@ -188,12 +194,95 @@ async fn an_acknowledgement_survives_a_restart() {
     let mut feed = Subscriber::pager(&collector, From::Acked(true)).await;
     assert_eq!(feed.expect(&["incident.triggered"]).await, second, "not the first, which is done");
     let listed = collector.api.list_consumers(call(pb::ListConsumersRequest {})).await.unwrap().into_inner();
-    let [pb::ConsumerStatus { consumer: Some(consumer), lag, connected: true }] = &listed.consumers[..]
+    let [pb::ConsumerStatus { consumer: Some(consumer), lag, connected: true, gapped: false }] =
+        &listed.consumers[..]
     else {
         panic!("{listed:?}")
     };
     assert_eq!((consumer.acked_seq, consumer.owner.as_str()), (acked, "pager"));
     assert_eq!(acked + lag, *collector.api.ledger.head().borrow());
+    collector.stop().await;
+}
+
+// Cases: C16
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_from_before_an_older_copy_was_put_back_never_skips() {
+    let collector = Collector::start().await;
+    collector.fires("one", 0, &["sda"]).await;
+    let note = |text: &str| Command::Note(crate::state::testing::on(1, text));
+    collector.submit(note("kept")).await;
+    let (collector, copy) = collector.copied().await;
+    let mut feed = Subscriber::open(&collector, From::Now(true)).await;
+    collector.submit(note("void")).await;
+    collector.submit(note("void, too")).await;
+    let shared = feed.expect(&["incident.noted"]).await;
+    let ahead = feed.expect(&["incident.noted"]).await;
+    collector.stop().await;
+
+    let collector = copy.restored().await;
+    let refused = async |cursor: &str| {
+        let from = From::Cursor(cursor.to_owned());
+        Subscriber::open_as(&collector, "ann", Role::Admin, from, "", &[])
+            .await
+            .err()
+            .map(|s| s.message().to_owned())
+    };
+    assert!(
+        refused(&ahead).await.unwrap().contains("beyond the last event"),
+        "nothing has these numbers yet"
+    );
+    for n in 0..5 {
+        collector.submit(note(&format!("new {n}"))).await;
+    }
+    for cursor in [&shared, &ahead] {
+        let why = refused(cursor).await.unwrap_or_else(|| panic!("{cursor} is taken, and skips"));
+        assert!(why.contains("an older copy of the data was put back"), "{why}");
+    }
+    let bare = shared.split('.').next().unwrap();
+    assert_eq!(refused(bare).await, None, "an old cursor says no more than its number");
+    collector.stop().await;
+}
+
+// Cases: F7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_and_a_consumer_go_on_with_the_filter_they_began_with() {
+    let collector = Collector::start().await;
+    collector.principal("pager", Role::Consumer, 2).await;
+    let open = async |from: From, kinds: &[&str], accept| {
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        let (from, consumer) = (Some(from), "pager".to_owned());
+        let request = pb::SubscribeRequest { from, consumer, kinds, accept_filter_change: accept };
+        let opened = collector.api.subscribe(call_as("pager", Role::Consumer, request)).await;
+        opened.map(|stream| Subscriber(stream.into_inner())).map_err(|status| status.code())
+    };
+    let (acked, other) = (|| From::Acked(true), Code::FailedPrecondition);
+    let mut feed = open(acked(), &["incident."], false).await.unwrap();
+    collector.fires("one", 0, &["sda"]).await;
+    let cursor = feed.expect(&["incident.triggered"]).await;
+    ack(&collector, "pager", &cursor).await.unwrap();
+    let at = || From::Cursor(cursor.clone());
+    for (from, kinds, accept, expected, why) in [
+        (acked(), &["incident."][..], false, None, "the same"),
+        (acked(), &["incident.", "incident."], false, None, "the same words"),
+        (acked(), &["incident.", "alert."], false, Some(other), "more"),
+        (acked(), &[], false, Some(other), "all"),
+        (at(), &["alert."], false, Some(other), "a cursor, too"),
+        (at(), &["incident."], false, None, "a cursor of the same"),
+        (From::Snapshot(true), &["alert."], false, None, "anew"),
+        (acked(), &["alert."], false, None, "and so it goes on"),
+        (acked(), &["incident."], false, Some(other), "not with what was before"),
+        (acked(), &["incident."], true, None, "accepted"),
+        (acked(), &["incident."], false, None, "and kept"),
+        (
+            From::Cursor(cursor.split('.').next().unwrap().to_owned()),
+            &["incident."],
+            false,
+            None,
+            "an old cursor",
+        ),
+    ] {
+        assert_eq!(open(from, kinds, accept).await.err(), expected, "{why}");
+    }
     collector.stop().await;
 }
 
@@ -212,7 +301,10 @@ async fn a_consumer_has_one_owner_and_one_subscriber() {
 
     let subscribe = async |who: &str, role, consumer: &str| {
         let from = From::Acked(true);
-        Subscriber::open_as(&collector, who, role, from, consumer, &[]).await.map(drop).map_err(|s| s.code())
+        Subscriber::open_as(&collector, who, role, from, consumer, &["incident."])
+            .await
+            .map(drop)
+            .map_err(|s| s.code())
     };
     let denied = Err(Code::PermissionDenied);
     assert_eq!(subscribe("other", Role::Consumer, "pager").await, denied);
@@ -231,7 +323,7 @@ async fn an_idle_feed_beats_and_ends_with_its_credential() {
     let (cursor, kind) = feed.item().await.unwrap();
     let head = *collector.api.ledger.head().borrow();
     assert!(matches!(kind, Kind::Heartbeat(beat) if beat.head_seq == head));
-    assert_eq!(cursor, format!("{EPOCH}-{head}"));
+    assert!(cursor.starts_with(&format!("{EPOCH}-{head}.")), "{cursor}");
     collector.revoke("ann").await;
     let ended = loop {
         match feed.item().await {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tocsin_shared::log::{Log, LogError};
 
-use super::{Writer, checkpoint};
+use super::Writer;
 use crate::clock::now;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, checkpoint};
 
 /// Between two attempts when nothing is left of the reserve.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -42,8 +42,12 @@ impl Writer {
         }
     }
 
-    /// Writes a checkpoint if there is anything new; without room, later.
+    /// Writes a checkpoint if there is anything new; without room, later. None holds an unknown state: a start has to
+    /// find the loss again, or the events if they were put back.
     pub(super) fn checkpoint(&mut self) -> Result<(), JournalError> {
+        if self.state.is_degraded() {
+            return Ok(());
+        }
         let last = self.state.last_seq();
         while last > self.checkpoint_seq {
             match checkpoint::write(&*self.disk, &self.checkpoints, &self.state) {

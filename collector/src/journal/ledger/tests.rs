@@ -1,6 +1,9 @@
 //! The ledger over a disk in memory: what was answered is there after any crash, what was not left no half.
 
+use std::path::Path;
+
 use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
+use tocsin_shared::log::Config;
 
 use super::*;
 use crate::state::testing::{agent, enrolment, token};
@@ -8,6 +11,7 @@ use tocsin_shared::identity::Env;
 
 mod damage;
 mod power_cuts;
+mod storm;
 
 fn opened(disk: &MemoryDisk, segment_bytes: u64) -> Opened {
     let config = Config { segment_bytes, scan_all: false };
@@ -90,20 +94,69 @@ async fn only_what_a_checkpoint_covers_is_dropped() {
     }
     let segments = disk.paths().len();
     assert!(segments > 3);
-    ledger.drop_older(Timestamp::MAX).await.unwrap();
+    ledger.drop_older(Timestamp::MAX, u64::MAX).await.unwrap();
     ledger.read(|_| ()).await.unwrap();
     assert_eq!(disk.paths().len(), segments, "no checkpoint covers anything");
     ledger.stop().await;
     let state = opened(&disk, 2_000).state().clone();
     let (ledger, _) = started(&disk, 2_000);
-    ledger.drop_older(Timestamp::from_millis(1)).await.unwrap();
+    ledger.drop_older(Timestamp::from_millis(1), u64::MAX).await.unwrap();
     ledger.read(|_| ()).await.unwrap();
     assert_eq!(disk.paths().len(), segments + 1, "only the checkpoint came: nothing is that old");
-    ledger.drop_older(Timestamp::MAX).await.unwrap();
+    ledger.drop_older(Timestamp::MAX, u64::MAX).await.unwrap();
     ledger.read(|_| ()).await.unwrap();
     assert!(disk.paths().len() < segments);
     ledger.stop().await;
     assert_eq!(*opened(&disk, 2_000).state(), state);
+}
+
+// Cases: C-F3
+#[tokio::test]
+async fn what_a_consumer_has_not_acknowledged_stays_until_the_journal_has_grown_to_its_bound() {
+    let disk = MemoryDisk::new();
+    let (ledger, _) = started(&disk, 2_000);
+    let administrator = Command::CreatePrincipal {
+        name: "ann".into(),
+        role: Role::Admin,
+        secret_sha256: [1; 32],
+        expires_at: None,
+    };
+    ledger.submit(administrator, Actor::System).await.unwrap().unwrap();
+    let ann = || Actor::Principal("ann".into());
+    for name in ["quick", "slow"] {
+        let create = Command::CreateConsumer { name: name.into(), owner: "ann".into(), at_seq: 1 };
+        ledger.submit(create, ann()).await.unwrap().unwrap();
+    }
+    for n in 1..=20 {
+        enrol(&ledger, n).await.unwrap().unwrap();
+    }
+    ledger.stop().await;
+    let (ledger, _) = started(&disk, 2_000);
+    let first = async || {
+        ledger.read(|_| ()).await.unwrap();
+        ledger.reader().await.unwrap().position()
+    };
+    let ack = async |consumer: &str, seq| {
+        let acked = Command::AckFeed { consumer: consumer.into(), seq };
+        ledger.submit(acked, ann()).await.unwrap().unwrap();
+    };
+    let bytes = disk.used();
+    for (quick, slow, bytes_max, expected, why) in [
+        (1, 1, u64::MAX, 1..=1, "nobody has acknowledged anything"),
+        (50, 1, u64::MAX, 1..=1, "one has not"),
+        (50, 30, u64::MAX, 20..=31, "as far as both have"),
+        (50, 30, bytes, 20..=31, "there is room"),
+        (50, 30, 1, 32..=u64::MAX, "the bound: the slow one has a gap"),
+    ] {
+        ack("quick", quick).await;
+        ack("slow", slow).await;
+        ledger.drop_older(Timestamp::MAX, bytes_max).await.unwrap();
+        let found = first().await;
+        assert!(expected.contains(&found), "{why}: the first event is {found}");
+    }
+    let before = first().await;
+    ledger.drop_older(Timestamp::from_millis(1), 0).await.unwrap();
+    assert_eq!(first().await, before, "the bound makes nothing old");
 }
 
 /// A ledger over a disk with so many bytes and a reserve of 256 KiB.

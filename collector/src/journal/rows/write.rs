@@ -374,6 +374,7 @@ impl Writer {
             epoch: *epoch,
             lane: Lane::Samples,
             taken: taken.clone(),
+            contents: Vec::new(),
         });
         Standing {
             through: self.through,

@@ -103,7 +103,7 @@ impl Run {
             }
             self.decide(&ledger, [host(session * 3 + 2), host(session * 3 + 3)].concat()).await?;
             if session == 2 {
-                ledger.drop_older(Timestamp::MAX).await?;
+                ledger.drop_older(Timestamp::MAX, u64::MAX).await?;
             }
             ledger.stop().await;
             // The thread has let go of it when it has said all it had to say.
