@@ -156,9 +156,9 @@ async fn an_older_copy_is_put_back_and_everything_goes_on_from_it() -> anyhow::R
         })
         .await
     };
-    job(&site, "before").await?;
     host.set("scenario_breach", 1.0)?;
     let opened = incident(&site, "web-1").await?;
+    job(&site, "before").await?;
     site.stop_collector().await?;
     let copy = Site::directory()?;
     copy_dir(&site.dir().join("collector"), copy.path())?;
