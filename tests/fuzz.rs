@@ -79,7 +79,7 @@ fn ingest_batch() {
     fuzz("ingest_batch");
 }
 
-// Cases: H16, H17, S24, C-A10 (partly)
+// Cases: H16, H17, S24, C-A10
 #[test]
 fn agent_from_server() {
     fuzz("agent_from_server");

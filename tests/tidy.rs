@@ -31,6 +31,25 @@ const WIRE: [&str; 15] = [
 const DEPLOY: [&str; 5] =
     ["agent.toml", "collector.toml", "tocsin-agent.service", "tocsin-collector.service", "rules/host.yml"];
 
+/// Where the agent may start a program or open a connection: nothing that a collector says gets there but as bytes to
+/// be taken apart.
+const AGENT_REACHES_OUT: [(&str, &[&str]); 2] = [
+    ("Command::new", &["agent/src/jobs/exec/outputs.rs", "agent/src/jobs/exec/run.rs"]),
+    (
+        "connect(",
+        &[
+            "agent/src/enroll.rs",
+            "agent/src/jobs/exec/report/deliver.rs",
+            "agent/src/jobs/intake.rs",
+            "agent/src/recover.rs",
+            "agent/src/renew.rs",
+            "agent/src/stream.rs",
+        ],
+    ),
+];
+/// Nothing of these is anywhere in the agent.
+const AGENT_NEVER: [&str; 6] = ["execve", "nix::unistd::exec", "fork()", "dlopen", "libloading", "TcpStream"];
+
 /// Words that mean that something is not done. Split, so that this file has none.
 const BANNED: [&str; 5] = [
     concat!("todo", "!("),
@@ -121,6 +140,33 @@ fn generated_types_stay_where_the_wire_ends() {
         !allowed && names(without_tests(&file.text))
     });
     none(faults.map(|file| file.path).collect(), "names generated types; convert where the bytes come in");
+}
+
+// Cases: C-A10
+#[test]
+fn the_agent_starts_programs_and_connections_in_few_places() {
+    let mut faults = Vec::new();
+    let agent = files(&[".rs"]).into_iter().filter(|file| file.path.starts_with("agent/src/"));
+    for file in agent.filter(|file| !file.path.contains("/tests")) {
+        let code = without_tests(&file.text);
+        for (what, allowed) in AGENT_REACHES_OUT {
+            if code.contains(what) && !allowed.contains(&file.path.as_str()) {
+                faults.push(format!("{}: {what}", file.path));
+            }
+        }
+        faults.extend(
+            AGENT_NEVER
+                .iter()
+                .filter(|what| code.contains(**what))
+                .map(|what| format!("{}: {what}", file.path)),
+        );
+        // What takes a collector's messages has the spool to write to, and no file.
+        let hears = file.path.starts_with("agent/src/stream/") || file.path.starts_with("agent/src/keep");
+        let opens =
+            ["std::fs", "File::", "OpenOptions", "private_file"].iter().any(|what| code.contains(what));
+        faults.extend((hears && opens).then(|| format!("{}: opens files", file.path)));
+    }
+    none(faults, "reaches out of the agent");
 }
 
 #[test]

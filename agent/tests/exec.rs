@@ -144,7 +144,7 @@ fn shell(script: &str) -> [&str; 3] {
     ["sh", "-c", script]
 }
 
-// Cases: P3 (partly)
+// Cases: P3
 fn exit_statuses_are_the_jobs() {
     for status in [0, 1, 255] {
         let place = Place::new();
@@ -157,7 +157,7 @@ fn exit_statuses_are_the_jobs() {
     }
 }
 
-// Cases: P3 (partly)
+// Cases: P3
 fn signals_kill_the_wrapper_too() {
     let real_time = 34;
     for signal in [Signal::SIGTERM as i32, Signal::SIGKILL as i32, Signal::SIGSEGV as i32, real_time] {
@@ -170,7 +170,7 @@ fn signals_kill_the_wrapper_too() {
     }
 }
 
-// Cases: P4 (partly)
+// Cases: P4
 fn commands_that_do_not_start() {
     let place = Place::new();
     std::fs::write(place.path("no-format"), "\0not a program").unwrap();
@@ -192,7 +192,7 @@ fn commands_that_do_not_start() {
     assert_eq!(place.wrapped(&["no-such-command-anywhere"]).status().unwrap().code(), Some(127));
 }
 
-// Cases: P5, C-A2 (partly)
+// Cases: P5, C-A2
 fn bytes_pass_in_both_directions() {
     let place = Place::new();
     let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
@@ -270,7 +270,7 @@ fn nothing_is_captured_when_told_so() {
     assert_eq!((&*ended.output_tail, ended.output_bytes), ("", 0));
 }
 
-// Cases: C-A2 (partly)
+// Cases: C-A2
 fn the_job_finds_the_same_world() {
     let place = Place::new();
     let script = "umask; pwd; ulimit -a; env | sort; grep -E 'Sig(Blk|Ign|Cgt)|NoNewPrivs' /proc/self/status; \
@@ -308,7 +308,7 @@ fn wait(mut child: std::process::Child) -> ExitStatus {
     child.wait().unwrap()
 }
 
-// Cases: C-A2 (partly)
+// Cases: C-A2
 fn signals_reach_the_job() {
     use Signal::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
     for sent in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGTSTP, SIGWINCH] {
@@ -326,7 +326,7 @@ fn signals_reach_the_job() {
     assert_eq!(wait(child).signal(), Some(Signal::SIGTERM as i32), "a job without a trap dies of it");
 }
 
-// Cases: C-A2 (partly)
+// Cases: C-A2
 fn ignored_signals_stay_ignored() {
     let place = Place::new();
     let wrapper = place.wrapped(&shell("echo ready; read line; exit 5"));
@@ -368,7 +368,7 @@ fn errors_of_the_output_are_the_jobs() {
 /// A job that leaves a child behind, which writes when its stdin tells it to.
 const LEAVES_A_CHILD: &str = "exec 3<&0; (read line <&3; echo later; echo $? >\"$0\") & echo ready; exit 4";
 
-// Cases: P3 (partly)
+// Cases: P3
 fn background_children_keep_their_output() {
     let place = Place::new();
     let status = place.path("status");
@@ -433,7 +433,7 @@ fn without_an_agent_the_outcome_is_dropped() {
     assert_eq!(place.wrapped(&["true"]).status().unwrap().code(), Some(0), "no drop-box changes nothing");
 }
 
-// Cases: C-A2 (partly)
+// Cases: C-A2
 fn a_silent_agent_is_not_waited_for() {
     let place = Place::new();
     let _listener = UnixListener::bind(place.path("sock")).unwrap(); // Takes connections, never answers.

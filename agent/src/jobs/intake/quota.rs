@@ -66,7 +66,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    // Cases: S16 (partly)
+    // Cases: S16
     #[test] // One row: seconds since the start, uid, whether a quota of 3 per minute admits it.
     fn each_user_has_a_bucket() {
         let (mut quota, start) = (Quota::new(3), Instant::now());

@@ -20,6 +20,8 @@ use crate::keep;
 use crate::spool::{self, Spool};
 use crate::stream::records::{ROW, StoredRow};
 
+mod no_channel;
+
 const BOOT: &str = "b0070000-0000-4000-8000-000000000000";
 
 /// A collector that does what the test says.
@@ -152,7 +154,7 @@ struct Agent {
     keeper: Keeper,
     series: Arc<[Labels]>,
     written: u64,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Agent {
@@ -165,8 +167,12 @@ impl Agent {
         let mut spool = spool(dir.path());
         prepare(&mut spool);
         let (keeper, _) = keep::start(spool, BOOT).unwrap();
+        Self { _dir: Some(dir), ..Self::around(keeper) }
+    }
+
+    fn around(keeper: Keeper) -> Self {
         let series = (0..9).map(|at| Labels::series(&format!("m{at}"), &[])).collect();
-        Self { keeper, series, written: 0, _dir: dir }
+        Self { keeper, series, written: 0, _dir: None }
     }
 
     /// Writes rows; the values of the nth are n, n + 1 …
