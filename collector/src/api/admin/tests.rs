@@ -193,7 +193,11 @@ async fn a_rotation_is_durable_names_who_is_left_behind_and_can_be_repeated() {
     let collector = Collector::start().await;
     let api = &collector.api;
     let states = |status: &pb::AuthorityStatus| -> Vec<&'static str> {
-        status.authorities.iter().map(|a| a.state().as_str_name().trim_start_matches("AUTHORITY_STATE_")).collect()
+        status
+            .authorities
+            .iter()
+            .map(|a| a.state().as_str_name().trim_start_matches("AUTHORITY_STATE_"))
+            .collect()
     };
     let shown = async |api: &Api| {
         api.get_authority(call(pb::GetAuthorityRequest {})).await.unwrap().into_inner().status.unwrap()
@@ -216,7 +220,10 @@ async fn a_rotation_is_durable_names_who_is_left_behind_and_can_be_repeated() {
     }
     let switched = pb::SwitchRotationRequest { strand: Some(1) };
     let switched = api.switch_rotation(call(switched)).await.unwrap().into_inner().status.unwrap();
-    assert_eq!((states(&switched), switched.to_renew), (vec!["OUTGOING", "ISSUING"], vec!["web-1".to_owned()]));
+    assert_eq!(
+        (states(&switched), switched.to_renew),
+        (vec!["OUTGOING", "ISSUING"], vec!["web-1".to_owned()])
+    );
     let refused = api.cancel_rotation(call(pb::CancelRotationRequest {})).await.unwrap_err();
     assert!(refused.message().contains("signs already"), "{refused}");
     let refused = api.begin_rotation(call(pb::BeginRotationRequest {})).await.unwrap_err();
