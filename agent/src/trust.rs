@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tocsin_shared::secret::Sha256;
+use tocsin_shared::tls;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -48,8 +49,11 @@ impl Trust {
     }
 
     /// Keeps the authorities that the collector gave. Once this returns they are durable and in force for the next
-    /// connection.
+    /// connection. Those that are kept already cost the disk nothing.
     pub(crate) fn keep(&self, ca_pem: &str) -> Result<(), IdentityError> {
+        if self.kept().is_some_and(|kept| tls::bundle_sha256(ca_pem).is_ok_and(|told| told == kept)) {
+            return Ok(());
+        }
         let dir = IdentityDir::open(&self.data_dir)?;
         if let Some(present) = dir.load()? {
             self.read(&dir.trusts(&present, ca_pem)?);

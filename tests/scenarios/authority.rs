@@ -97,7 +97,7 @@ fn shown(site: &Site) -> anyhow::Result<String> {
     Ok(String::from_utf8(shown.stdout)?)
 }
 
-// Cases: I6, I4, I5, C18
+// Cases: I6, I4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_authority_takes_over_while_hosts_are_away() -> anyhow::Result<()> {
     let mut site = Site::start_with(RULES, LIFETIME).await?;

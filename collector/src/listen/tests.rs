@@ -714,7 +714,8 @@ async fn trust_and_certificate_change_while_the_listener_listens() {
         let heard = tokio::time::timeout(PATIENCE, client.read_exact(&mut [0; 5])).await;
         heard.expect("the server says nothing").is_ok()
     };
-    let steps: [(&str, &dyn Fn(), [bool; 3]); 4] = [
+    type Step<'a> = (&'a str, &'a dyn Fn(), [bool; 3]);
+    let steps: [Step<'_>; 4] = [
         ("before", &|| {}, [true, true, false]),
         ("begun", &|| trusted.replace(&bundle).unwrap(), [true, true, true]),
         (

@@ -87,7 +87,7 @@ fn put(dir: &Path, key: &str, pem: &str) {
     fs::write(dir.join("ca.pem"), pem).unwrap();
 }
 
-// Cases: I6, C18
+// Cases: I6
 #[test]
 fn a_whole_rotation_over_its_files() {
     let site = Site::new();
@@ -128,7 +128,7 @@ fn a_whole_rotation_over_its_files() {
     assert_eq!(site.open(&records).unwrap().current().number, 3);
 }
 
-// Cases: I6, I7, C18
+// Cases: I6, I7
 #[test]
 fn a_kill_between_any_two_files_is_put_right_by_a_start_or_the_same_step() {
     // What a begin has left, in its order, and whether the authority that it made is taken up again.

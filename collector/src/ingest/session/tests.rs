@@ -567,6 +567,11 @@ async fn bundle(bench: &Bench) -> Option<[u8; 32]> {
     bench.agents.ledger.read(|state| state.host(agent(1)).unwrap().bundle_sha256).await.unwrap()
 }
 
+/// What the agent hears next; not hearing it is a failure, not a wait.
+async fn soon(stream: &mut Agent) -> Result<Down, Status> {
+    tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("it hears nothing")
+}
+
 // Cases: I6
 #[tokio::test]
 async fn an_agent_is_told_whom_to_trust_until_it_has_said_that_it_does() {
@@ -587,13 +592,13 @@ async fn an_agent_is_told_whom_to_trust_until_it_has_said_that_it_does() {
         let expected =
             if let Up::Hello(hello) = &hello { trust::reported(&hello.bundle_sha256) } else { None };
         stream.send(hello).await;
-        assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+        assert!(matches!(soon(&mut stream).await, Ok(Down::Welcome(_))));
         assert_eq!(bundle(&bench).await, expected);
     }
 
     let mut stream = bench.connect();
     stream.send(said(&first.bundle_sha256)).await;
-    assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
+    assert!(matches!(soon(&mut stream).await, Ok(Down::Welcome(_))));
     let next = authorities.incoming(now()).unwrap();
     let begin = async |command| {
         bench.agents.ledger.submit(command, Actor::System).await.unwrap().unwrap();
@@ -601,25 +606,25 @@ async fn an_agent_is_told_whom_to_trust_until_it_has_said_that_it_does() {
         authorities.follow(&records.await.unwrap()).unwrap();
     };
     begin(Command::BeginRotation(next)).await;
-    let Ok(Down::Trust(told)) = stream.next().await else { panic!("it was not told") };
+    let Ok(Down::Trust(told)) = soon(&mut stream).await else { panic!("it was not told") };
     let both = authorities.current();
     assert_eq!((told.ca_pem, told.renew_within_ms), (both.bundle_pem.clone(), 0));
     assert_eq!(bundle(&bench).await, Some(first.bundle_sha256), "told is not reported");
     stream.send(heartbeat(&both.bundle_sha256)).await;
     // A renewal that was overtaken sets it back: it is told again.
     stream.send(heartbeat(&first.bundle_sha256)).await;
-    assert!(matches!(stream.next().await, Ok(Down::Trust(_))));
+    assert!(matches!(soon(&mut stream).await, Ok(Down::Trust(_))));
     assert_eq!(bundle(&bench).await, Some(first.bundle_sha256));
     stream.send(heartbeat(&both.bundle_sha256)).await;
     let heard = async { while bundle(&bench).await != Some(both.bundle_sha256) {} };
     tokio::time::timeout(Duration::from_secs(20), heard).await.expect("its report is never heard");
     begin(Command::SwitchRotation { strand: Some(0), overlap: Duration::ZERO }).await;
-    let Ok(Down::Trust(told)) = stream.next().await else { panic!("it was not asked to renew") };
+    let Ok(Down::Trust(told)) = soon(&mut stream).await else { panic!("it was not asked to renew") };
     assert_eq!(told.renew_within_ms, 60_000);
     assert_eq!(bundle(&bench).await, Some(both.bundle_sha256), "what it said last");
     // Whoever comes back and has not renewed is asked, too.
     let mut stream = bench.connect();
     stream.send(said(&both.bundle_sha256)).await;
-    assert!(matches!(stream.next().await, Ok(Down::Welcome(_))));
-    assert!(matches!(stream.next().await, Ok(Down::Trust(told)) if told.renew_within_ms > 0));
+    assert!(matches!(soon(&mut stream).await, Ok(Down::Welcome(_))));
+    assert!(matches!(soon(&mut stream).await, Ok(Down::Trust(told)) if told.renew_within_ms > 0));
 }
