@@ -10,14 +10,16 @@ pub mod command;
 mod consumers;
 mod credentials;
 pub mod decide;
-mod disk;
 mod enrolment;
+#[cfg(test)]
+mod every_command_tests;
 mod hosts;
 mod incidents;
 mod index;
 #[cfg(test)]
 mod invariants;
 mod lanes;
+mod own;
 pub(crate) mod presence;
 pub(crate) mod recovery;
 mod runs;

@@ -12,6 +12,7 @@ use super::Parts;
 use crate::clock::now;
 use crate::room::RETRY_AFTER;
 use crate::state::Command;
+use crate::state::command::Matter;
 
 /// Ingest at full speed takes far longer to fill the floor.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,8 +22,7 @@ pub(super) async fn mind(parts: Parts) {
     let mut interval = tokio::time::interval(LOOK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gate = parts.room.gate();
-    let instance = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let instance = instance.unwrap_or_else(|| "collector".to_owned());
+    let instance = super::setup::host_name();
     let mut told = Told::default();
     loop {
         tokio::select! {
@@ -30,9 +30,9 @@ pub(super) async fn mind(parts: Parts) {
             _ = interval.tick() => look(&parts).await,
             _ = gate.changed() => {} // The room lives as long as the parts do.
         }
-        let short = parts.room.standing().trouble();
-        let Some(news) = told.news(short.is_some(), Instant::now()) else { continue };
-        let command = Command::CollectorDisk { instance: instance.clone(), short };
+        let trouble = parts.room.standing().trouble();
+        let Some(news) = told.news(trouble.is_some(), Instant::now()) else { continue };
+        let command = Command::CollectorStands { matter: Matter::Disk, instance: instance.clone(), trouble };
         if let Ok(Ok(_)) = parts.ledger.submit(command, Actor::System).await {
             told.known = Some(news); // Otherwise it is told again at the next look.
         }

@@ -157,12 +157,24 @@ pub enum Command {
         seq: u64,
     },
     Sealed(Sealed),
-    /// How the collector's own disk stands: short of room, and why, or well.
-    CollectorDisk {
+    /// How something of the collector's own stands: what the trouble is, or well.
+    CollectorStands {
+        matter: Matter,
         /// The collector's host.
         instance: String,
-        short: Option<String>,
+        trouble: Option<String>,
     },
+}
+
+/// What of the collector's own somebody has to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// It has no room for rows.
+    Disk,
+    /// Rules are evaluated late.
+    Evaluation,
+    /// The store was set aside and is built again.
+    Store,
 }
 
 /// A person's or a tool's act on an incident.

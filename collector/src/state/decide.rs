@@ -13,7 +13,7 @@ use tocsin_shared::incident::Incident;
 use tocsin_shared::time::Timestamp;
 
 use super::command::{Command, Defaults, Draft, DraftCause, Refusal};
-use super::{State, consumers, credentials, disk, enrolment, presence, recovery, upkeep};
+use super::{State, consumers, credentials, enrolment, own, presence, recovery, upkeep};
 use crate::{alert, incident, jobs};
 
 /// Decides a command. No drafts means: accepted, and nothing changes by it.
@@ -82,7 +82,9 @@ pub fn decide(
         Command::CreateConsumer { name, owner, at_seq } => consumers::create(&mut d, name, owner, *at_seq)?,
         Command::AckFeed { consumer, seq } => consumers::acknowledge(&mut d, consumer, *seq)?,
         Command::Sealed(sealed) => consumers::sealed(&mut d, sealed)?,
-        Command::CollectorDisk { instance, short } => disk::stands(&mut d, instance, short.as_deref()),
+        Command::CollectorStands { matter, instance, trouble } => {
+            own::stands(&mut d, *matter, instance, trouble.as_deref());
+        }
     }
     Ok(d.drafts)
 }

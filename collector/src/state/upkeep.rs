@@ -3,13 +3,12 @@
 //! A certificate is renewed at half of its life. With a quarter left that has failed for a long time and somebody is
 //! told; with a tenth left it is critical. A new certificate ends the alert.
 
-use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::severity::Severity;
 use tocsin_shared::time::Timestamp;
 
 use super::decide::Decision;
-use crate::alert::{self, Raised};
+use super::own::Own;
 
 /// The source of the alerts; which certificate it is tells them apart.
 const EXPIRING: &str = "collector/certificate";
@@ -30,34 +29,17 @@ pub(crate) fn urgency(from: Timestamp, to: Timestamp, now: Timestamp) -> Option<
 /// own within one incident, so that the worse one is told, too.
 pub(super) fn certificate_seen(d: &mut Decision<'_>, which: &str, from: Timestamp, to: Timestamp) {
     let urgency = urgency(from, to, d.now);
-    for degree in [Severity::Warning, Severity::Critical] {
-        let identity = Labels::new([("certificate", which), ("severity", degree.as_str())]);
-        let key = alert::dedup_key(AlertSource::Host, EXPIRING, None, &identity);
-        let fires = d.alert(&key).is_some_and(|alert| alert.condition == Condition::Firing);
-        if urgency.is_none_or(|urgency| urgency < degree) {
-            alert::settle(d, &key, ResolveReason::Source, d.now, None);
-        } else if !fires {
-            alert::raise_now(d, raised(d, identity, degree, to), None);
-        }
-    }
-}
-
-fn raised(d: &Decision<'_>, identity: Labels, severity: Severity, to: Timestamp) -> Raised {
-    let which = identity.get("certificate").unwrap_or_default();
     let summary = format!("the collector's certificate for {which} ends at {to} and is not renewed");
-    let env = d.config.env_without_label;
-    Raised {
-        source: AlertSource::Host,
-        source_id: EXPIRING.into(),
-        labels: identity.with([("alertname", "CertificateExpiring"), ("env", env.as_str())]),
-        identity,
-        annotations: Labels::new([("summary", summary)]),
-        severity,
-        env,
-        agent: None,
-        since: d.now,
-        at: d.now,
-        value: 1.0,
+    for severity in [Severity::Warning, Severity::Critical] {
+        let own = Own {
+            source: EXPIRING,
+            alertname: "CertificateExpiring",
+            identity: Labels::new([("certificate", which), ("severity", severity.as_str())]),
+            severity,
+            instance: None,
+            look_first: None,
+        };
+        own.stands(d, urgency.filter(|urgency| *urgency >= severity).map(|_| summary.as_str()));
     }
 }
 
