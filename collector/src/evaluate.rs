@@ -7,6 +7,7 @@
 //! Rows older than the last one evaluated for their host raise nothing when they come. Once none of their spool is
 //! missing, the rules run over them on a copy (`hole`), and the alerts take over what is true.
 
+pub mod burden;
 mod fleet;
 mod hole;
 mod host;
@@ -14,15 +15,18 @@ mod host;
 mod late_tests;
 #[cfg(test)]
 mod nan_tests;
+#[cfg(test)]
+mod reload_tests;
 pub mod plan;
 pub mod statistics;
+mod stopwatch;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tocsin_shared::alert::Alert;
@@ -38,6 +42,7 @@ use crate::journal::ledger::{Ledger, Registry};
 use crate::journal::rows::{Derived, DurableRow, Rows};
 use crate::samples::Store;
 use crate::state::{Command, Defaults};
+use burden::Burden;
 use hole::Filling;
 use plan::Plan;
 use statistics::Statistics;
@@ -52,6 +57,8 @@ const LATE_ROWS_BUSY: usize = 1;
 const LATE_ROWS_IDLE: usize = 64;
 /// The time without any host's row that counts for no `for` of a rule across hosts.
 const BLIND: Duration = Duration::from_secs(180);
+/// How often it is told what groups of rules took.
+const TELL: Duration = Duration::from_secs(1);
 
 /// What evaluation needs of the rest.
 pub struct Parts {
@@ -82,16 +89,20 @@ pub fn run(parts: Parts, mut found: Found, rows: &Receiver<DurableRow>) -> Resul
     let unevaluated = std::mem::take(&mut found.unevaluated);
     let mut evaluator = Evaluator::new(parts, found);
     for row in unevaluated {
-        evaluator.row(row)?;
+        evaluator.row(DurableRow { received: Instant::now(), ..row })?; // They wait for the start, and not for rules.
     }
     loop {
         let patience = if evaluator.has_late_rows() { Duration::ZERO } else { IDLE };
+        evaluator.parts.statistics.moved();
         let late_rows = match rows.recv_timeout(patience) {
             Ok(row) => {
                 evaluator.row(row)?;
                 LATE_ROWS_BUSY
             }
-            Err(RecvTimeoutError::Timeout) => LATE_ROWS_IDLE,
+            Err(RecvTimeoutError::Timeout) => {
+                evaluator.parts.statistics.takes(None);
+                LATE_ROWS_IDLE
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         evaluator.fill(late_rows)?;
@@ -119,6 +130,8 @@ pub struct Evaluator {
     samples_seq: u64,
     /// Up to where rules across hosts were looked at.
     looked_at: Option<fleet::Watermark>,
+    burden: Burden,
+    told: Instant,
     /// Changes when a host is retired.
     registry: watch::Receiver<Arc<Registry>>,
 }
@@ -151,6 +164,8 @@ impl Evaluator {
             samples_seq: 0,
             looked_at: (newest > Timestamp::MIN)
                 .then_some(fleet::Watermark { at: newest, some_silent: false }),
+            burden: Burden::new(plan.groups.len()),
+            told: Instant::now(),
             registry,
             parts,
         }
@@ -159,6 +174,8 @@ impl Evaluator {
     /// Evaluates the host-local rules over one durable row.
     pub fn row(&mut self, row: DurableRow) -> Result<(), Stopping> {
         let plan = self.plan()?;
+        self.parts.statistics.takes(Some(row.received));
+        self.burden.behind(row.received.elapsed());
         self.samples_seq = self.samples_seq.max(row.samples_seq);
         let host = self.host(&plan, row.agent);
         if row.at <= host.last_at {
@@ -171,8 +188,10 @@ impl Evaluator {
             }
             self.newest = self.newest.max(row.at);
             let Some(host) = self.hosts.get_mut(&row.agent) else { return Ok(()) };
-            let (evaluations, derived) = host.evaluate(&plan, &self.parts.store, row, &self.parts.statistics);
+            let counts = (&*self.parts.statistics, &mut self.burden);
+            let (evaluations, derived) = host.evaluate(&plan, &self.parts.store, row, counts);
             self.publish(evaluations, derived)?;
+            self.tell_times(&plan);
             self.parts.statistics.evaluated(row.received.elapsed());
         }
         self.note_completeness(&row);
@@ -262,6 +281,7 @@ impl Evaluator {
             let command = Command::RulesChanged { rule_ids: plan.rule_ids() };
             self.parts.ledger.post_blocking(command, Actor::System)?;
             self.version = plan.version;
+            self.burden = Burden::new(plan.groups.len());
             self.hosts.values_mut().for_each(|host| host.adopt(&plan));
             self.fleet.adopt(&plan);
             self.looked_at = None;
@@ -288,9 +308,18 @@ impl Evaluator {
             let missing = Command::RowsMissing { agent: None, from, to: watermark.at, samples_seq: 0 };
             self.parts.ledger.post_blocking(missing, Actor::System)?;
         }
-        let (evaluations, derived) =
-            self.fleet.evaluate(&plan, &self.parts.store, watermark, &self.parts.statistics);
+        let counts = (&*self.parts.statistics, &mut self.burden);
+        let (evaluations, derived) = self.fleet.evaluate(&plan, &self.parts.store, watermark, counts);
         self.publish(evaluations, derived)
+    }
+
+    /// Tells what groups of rules took, and how often they were left out.
+    fn tell_times(&mut self, plan: &Plan) {
+        if self.told.elapsed() >= TELL {
+            self.told = Instant::now();
+            self.parts.statistics.took(plan, self.burden.times());
+            self.parts.statistics.skipped(self.burden.take_skipped());
+        }
     }
 
     /// Hosts that are no longer in service leave: their silence holds nothing up.

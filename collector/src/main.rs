@@ -92,7 +92,7 @@ fn read(Settings { config, data }: &Settings) -> Result<Config, String> {
     Ok(read)
 }
 
-/// Tells the service manager that the collector is alive for as long as its writers answer.
+/// Tells the service manager that the collector is alive for as long as its writers answer and its rules are evaluated.
 async fn feed_the_watchdog(manager: Arc<Manager>, pulse: Pulse) {
     let Some(every) = manager.alive_every() else { return };
     let mut tick = tokio::time::interval(every);

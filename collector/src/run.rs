@@ -7,6 +7,7 @@
 mod certificates;
 mod disk;
 mod keep;
+mod lag;
 mod local;
 mod maintenance;
 mod memory;
@@ -167,7 +168,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     };
     let evaluator = start_evaluator(evaluation, found, durable, fatal.clone());
     phases.done("parts");
-    let store = projector::Config::sled(config.data_dir.join("store"), config.keep_events);
+    let store =
+        projector::Config::sled(config.data_dir.join("store"), config.keep_events).on(setup::host_name());
     let projection = projector::start(store, &ledger, stop.clone()).await?;
     phases.done("store");
     let parts = Parts {
@@ -199,6 +201,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     maintenance::spawn(&parts, &tasks, &fatal);
     tasks.spawn(fatal.clone().watch("disk", disk::mind(parts.clone())));
     tasks.spawn(fatal.clone().watch("memory", memory::mind(parts.clone())));
+    tasks.spawn(fatal.clone().watch("evaluation lag", lag::watch(parts.clone())));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     phases.done("listeners");
@@ -206,24 +209,30 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     Ok(Running { front, agents, local, credential_file, parts, evaluator, tasks, fatal, _lock: lock })
 }
 
-/// Whether the collector's writers still get on.
+/// Whether the collector's writers and its evaluation still get on.
 #[derive(Clone)]
 pub struct Pulse {
     ledger: Ledger,
     rows: Rows,
+    statistics: Arc<Statistics>,
 }
 
 impl Pulse {
-    /// Waits until both journals' writers have answered; false when one of them has ended.
+    /// Waits until both journals' writers have answered and evaluation has moved; false when a writer has ended.
     pub async fn beats(&self) -> bool {
-        self.ledger.read(|_| ()).await.is_ok() && self.rows.standing().await.is_ok()
+        let writers = self.ledger.read(|_| ()).await.is_ok() && self.rows.standing().await.is_ok();
+        if writers {
+            self.statistics.moves().await;
+        }
+        writers
     }
 }
 
 impl Running {
     /// What the service manager's watchdog is fed by.
     pub fn pulse(&self) -> Pulse {
-        Pulse { ledger: self.parts.ledger.clone(), rows: self.parts.rows.clone() }
+        let Parts { ledger, rows, statistics, .. } = &self.parts;
+        Pulse { ledger: ledger.clone(), rows: rows.clone(), statistics: statistics.clone() }
     }
 
     /// Waits until the collector has stopped: `Ok` after `stop` was cancelled, else why it could not go on.

@@ -12,6 +12,8 @@ mod consumers;
 mod credentials;
 pub mod decide;
 mod enrolment;
+#[cfg(test)]
+mod every_command_tests;
 mod hosts;
 mod incidents;
 mod index;

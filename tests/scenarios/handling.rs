@@ -114,3 +114,49 @@ async fn a_person_resolves_what_has_ended_and_the_timeline_tells_it() -> anyhow:
     );
     Ok(())
 }
+
+// Cases: R1, R2, C-S5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_rule_file_is_refused_and_the_old_rules_stay_in_force() -> anyhow::Result<()> {
+    let site = Site::start(RULES).await?;
+    let feed = Feed::follow(site.credential_file());
+    let mut host = site.host("web-1", pb::Env::Prod).await?;
+    host.set("scenario_breach", 0.0)?;
+    host.start_agent()?;
+    feed.wait_for("host.online", SOON, |_| true).await?;
+    let in_force = async || {
+        let rules = site.api.admin().list_rules(pb::ListRulesRequest {}).await?.into_inner().rules;
+        anyhow::Ok(rules.into_iter().map(|rule| rule.name).collect::<Vec<_>>())
+    };
+    let reload = async || site.api.admin().reload_rules(pb::ReloadRulesRequest {}).await;
+
+    // The good half of a broken file counts as little as the broken one.
+    let renamed = RULES.replace("Breached", "Renamed");
+    std::fs::write(
+        site.dir().join("rules.yml"),
+        format!("{renamed}      - alert: Broken\n        expr: sum(((up\n"),
+    )?;
+    let refused = reload().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("rules.yml"), "{refused}");
+    assert_eq!(in_force().await?, ["Breached"]);
+    host.set("scenario_breach", 1.0)?;
+    let triggered = feed.wait_for("alert.triggered", SOON, |_| true).await?;
+    let name = |received: &tocsin_tests::feed::Received| {
+        let labels = received.alert().map(|alert| alert.labels.clone()).unwrap_or_default();
+        labels.into_iter().find(|label| label.name == "alertname").map(|label| label.value)
+    };
+    assert_eq!(name(&triggered).as_deref(), Some("Breached"), "evaluated by the old rules");
+
+    std::fs::write(site.dir().join("rules.yml"), renamed)?;
+    assert_eq!(reload().await?.into_inner().rules, 1);
+    assert_eq!(in_force().await?, ["Renamed"]);
+    let resolved = feed.wait_for("alert.resolved", SOON, |_| true).await?;
+    assert_eq!(name(&resolved).as_deref(), Some("Breached"));
+    let ended = feed.wait_for("incident.resolved", SOON, |_| true).await?;
+    let resolution = ended.incident().and_then(|incident| incident.resolution.clone());
+    assert_eq!(resolution.map(|resolution| resolution.code).as_deref(), Some("rule_removed"));
+    feed.wait_for("alert.triggered", SOON, move |received| name(received).as_deref() == Some("Renamed"))
+        .await?;
+    Ok(())
+}

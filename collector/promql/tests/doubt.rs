@@ -1,4 +1,5 @@
 //! What is said of numbers that are none: by table, and against every number that could stand in their place.
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 use proptest::prelude::*;
 use tocsin_promql::{Expr, Limits, MemorySource, Value, instant, judge, weigh};
@@ -140,7 +141,9 @@ fn conditions() -> impl Strategy<Value = String> {
 }
 
 /// Whether it is a number, and which one stands in its place if not.
-fn samples() -> impl Strategy<Value = Vec<(bool, Vec<i8>)>> {
+type Sample = (bool, Vec<i8>);
+
+fn samples() -> impl Strategy<Value = Vec<Sample>> {
     let sample = (prop::bool::weighted(0.6), prop::collection::vec(0i8..9, 6));
     prop::collection::vec(sample, 9)
 }
@@ -156,15 +159,15 @@ proptest! {
     ) {
         let series = ["a", "b", "c"].into_iter().flat_map(|name| ["1", "2", "3"].map(|x| (name, x)));
         let series: Vec<(&str, &str)> = series.collect();
-        let with = |value: &dyn Fn(&(bool, Vec<i8>)) -> f64| {
+        let with = |value: &dyn Fn(&Sample) -> f64| {
             let all = series.iter().zip(&samples).map(|((name, x), sample)| (*name, *x, value(sample)));
             source(&all.collect::<Vec<_>>())
         };
-        let unknown = |sample: &(bool, Vec<i8>)| if sample.0 { f64::from(sample.1[0]) } else { f64::NAN };
+        let unknown = |sample: &Sample| if sample.0 { f64::from(sample.1[0]) } else { f64::NAN };
         let (certain, doubtful) = said(&text, &with(&unknown));
         let expr = Expr::parse(&text).unwrap();
         for at in 0..6 {
-            let known = |sample: &(bool, Vec<i8>)| f64::from(sample.1[if sample.0 { 0 } else { at }]);
+            let known = |sample: &Sample| f64::from(sample.1[if sample.0 { 0 } else { at }]);
             let value = instant(&expr, &with(&known), AT, &Limits::default()).unwrap();
             let Value::Vector(elements) = value else { panic!("{text} is not a vector") };
             let holds = sorted(elements.iter().map(|element| label(&element.labels)));

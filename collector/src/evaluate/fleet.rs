@@ -11,9 +11,11 @@ use tocsin_shared::alert::{Alert, AlertSource};
 use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::time::Timestamp;
 
+use super::burden::Burden;
 use super::host::{Recorded, breaches, record, run, show};
 use super::plan::{Plan, Planned};
 use super::statistics::Statistics;
+use super::stopwatch::Stopwatch;
 use crate::alert::{Evaluation, dedup_key};
 use crate::journal::rows::Derived;
 use crate::samples::Store;
@@ -52,6 +54,8 @@ pub(super) struct FleetRules {
 #[derive(Default)]
 struct FleetProgress {
     ran_at: Option<Timestamp>,
+    /// The last tick that was looked at: it ran, or was left out.
+    seen: Option<Timestamp>,
     /// The elements that were breached at the last tick.
     held: Vec<Element>,
     /// Whether the ledger may know of alerts: then an empty result matters.
@@ -84,16 +88,24 @@ impl FleetRules {
         plan: &Plan,
         store: &Store,
         watermark: Watermark,
-        statistics: &Statistics,
+        (statistics, burden): (&Statistics, &mut Burden),
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
+        let mut stopwatch = Stopwatch::begin(burden);
         for planned in plan.rules.iter().filter(|planned| !planned.host_local) {
             let id = planned.rule.id.as_str();
             if !self.rules.contains_key(id) {
                 self.rules.insert(id.to_owned(), FleetProgress::default());
             }
             let Some(progress) = self.rules.get_mut(id) else { continue };
-            for tick in ticks(progress.ran_at, watermark.at, planned.interval) {
+            statistics.skipped(passed_over(progress.seen, watermark.at, planned.interval));
+            for tick in ticks(progress.seen, watermark.at, planned.interval) {
+                progress.seen = Some(tick);
+                let since = progress.ran_at.map(|ran_at| tick.since(ran_at));
+                if stopwatch.defers(planned.group_at, since) {
+                    continue;
+                }
+                statistics.moved();
                 let before = progress.ran_at.replace(tick);
                 let view = store.view();
                 let result = run(planned, &view, tick, progress.active).and_then(|found| {
@@ -172,6 +184,13 @@ fn ticks(
     back.filter(move |tick| ran_at.map_or(*tick == last, |ran_at| *tick > ran_at))
 }
 
+/// How many ticks `ticks` leaves out of those after `seen`.
+fn passed_over(seen: Option<Timestamp>, watermark: Timestamp, interval: Duration) -> u64 {
+    let Some(seen) = seen else { return 0 };
+    let after = watermark.align_down(interval).since(seen).as_millis() / interval.as_millis().max(1);
+    u64::try_from(after).unwrap_or(u64::MAX).saturating_sub(u64::from(TICKS_MAX))
+}
+
 /// The element whose alert this is: its labels without what the rule put on, if that is the same alert still.
 fn element_of(alert: &Alert, planned: &Planned) -> Option<Element> {
     let of_rule = |name: &str| planned.rule.labels.iter().any(|(own, _)| **own == *name);
@@ -202,6 +221,26 @@ mod tests {
         ] {
             let got = watermark(seen.iter().map(|s| at(*s)), at(newest));
             assert_eq!(got, want.map(|(s, some_silent)| Watermark { at: at(s), some_silent }), "{seen:?}");
+        }
+    }
+
+    // Cases: T9
+    #[test]
+    fn ticks_do_not_pile_up_and_those_passed_over_are_counted() {
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        for (seen, watermark, ran, passed) in [
+            (None, 1_000, vec![990], 0),
+            (Some(990), 1_000, vec![], 0),
+            (Some(990), 1_020, vec![1_020], 0),
+            (Some(990), 1_084, vec![1_020, 1_050, 1_080], 0),
+            (Some(990), 1_230, vec![1_020, 1_050, 1_080, 1_110, 1_140, 1_170, 1_200, 1_230], 0),
+            (Some(990), 1_260, vec![1_050, 1_080, 1_110, 1_140, 1_170, 1_200, 1_230, 1_260], 1),
+            (Some(990), 4_230, (0..8).map(|n| 4_020 + n * 30).collect(), 100),
+        ] {
+            let interval = Duration::from_secs(30);
+            let ticks: Vec<_> = ticks(seen.map(at), at(watermark), interval).collect();
+            assert_eq!(ticks, ran.into_iter().map(at).collect::<Vec<_>>(), "{seen:?} to {watermark}");
+            assert_eq!(passed_over(seen.map(at), at(watermark), interval), passed, "{seen:?} to {watermark}");
         }
     }
 

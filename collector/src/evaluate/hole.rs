@@ -16,6 +16,7 @@ use tocsin_shared::identity::AgentId;
 use tocsin_shared::time::Timestamp;
 
 use super::Parts;
+use super::burden::Burden;
 use super::host::HostRules;
 use super::plan::Plan;
 use crate::alert::Filled;
@@ -35,6 +36,8 @@ pub(super) struct Filling {
     pub(super) version: u64,
     state: State,
     rules: HostRules,
+    /// Late rows are all evaluated: they wait for live ones, and none for them.
+    burden: Burden,
     ended: Vec<Alert>,
     /// Rows that come next, and up to where they are listed.
     next: VecDeque<Timestamp>,
@@ -53,6 +56,7 @@ impl Filling {
             version: plan.version,
             state: State::restore(0, 0, records),
             rules,
+            burden: Burden::new(plan.groups.len()),
             ended: Vec::new(),
             next: VecDeque::new(),
             listed_to: from.max(to.minus(LATE_MAX)),
@@ -98,7 +102,8 @@ impl Filling {
             self.decide(parts, &missing, at);
         }
         self.rules.last_at = at;
-        let (evaluations, derived) = self.rules.evaluate(plan, &parts.store, row, &parts.statistics);
+        let (evaluations, derived) =
+            self.rules.evaluate(plan, &parts.store, row, (&parts.statistics, &mut self.burden));
         for evaluation in evaluations {
             self.decide(parts, &Command::Evaluated(evaluation), at);
         }

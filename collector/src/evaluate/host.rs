@@ -10,12 +10,14 @@ use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::STALE_NAN;
 use tocsin_shared::time::Timestamp;
 
+use super::burden::Burden;
 use super::plan::{Plan, Planned};
 use super::statistics::Statistics;
+use super::stopwatch::Stopwatch;
 use crate::alert::{Breach, ELEMENTS_MAX, Evaluation};
 use crate::contain::called;
 use crate::journal::rows::{Derived, DurableRow};
-use crate::rules::RuleKind;
+use crate::rules::{RuleKind, Template};
 use crate::samples::{HostView, SelectorCache, Store};
 use crate::state::Command;
 
@@ -132,9 +134,10 @@ impl HostRules {
         plan: &Plan,
         store: &Store,
         row: DurableRow,
-        statistics: &Statistics,
+        (statistics, burden): (&Statistics, &mut Burden),
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
+        let mut stopwatch = Stopwatch::begin(burden);
         let mut view = store.host_view(row.agent);
         let mut target = view.target();
         let numbered = plan.rules.iter().zip(&mut self.rules).enumerate();
@@ -146,6 +149,11 @@ impl HostRules {
             if !planned.range.is_zero() && self.blind >= planned.range {
                 continue;
             }
+            let since = progress.ran_at.map(|ran_at| row.at.since(ran_at));
+            if stopwatch.defers(planned.group_at, since) {
+                continue;
+            }
+            statistics.moved();
             let before = progress.ran_at.replace(row.at);
             view = view.with_cache(number, &self.cache);
             let result = run_as_labelled(planned, &view, (row.at, progress.active), &mut target);
@@ -308,9 +316,9 @@ pub(super) fn breaches(
         let found = elements.len();
         return Err(format!("{found} alerts at once, at most {ELEMENTS_MAX}: make its expression narrower"));
     }
-    let expand = |templates: &[(Box<str>, crate::rules::Template)], labels: &Labels, value: f64| {
+    let expand = |templates: &[(Box<str>, Template)], labels: &Labels, value: f64| {
         let pairs = templates.iter().map(|(key, template)| {
-            let text = template.expand(labels, value, &Labels::empty()).unwrap_or_else(|error| {
+            let text = expanded(template, labels, value).unwrap_or_else(|error| {
                 statistics.rule_failed(planned.rule.id.as_str(), format!("{key}: {error}"));
                 format!("<error expanding template: {error}>")
             });
@@ -328,6 +336,12 @@ pub(super) fn breaches(
     let breaches: Vec<Breach> = elements.into_iter().map(breach).collect();
     distinct(breaches.iter().map(|breach| &breach.labels))?;
     Ok(breaches)
+}
+
+/// A template's text. One that meets a fault of ours has none, and its alert is told all the same.
+fn expanded(template: &Template, labels: &Labels, value: f64) -> Result<String, String> {
+    let text = called(|| template.expand(labels, value, &Labels::empty()));
+    text.map_err(|panicked| panicked.to_string())?.map_err(|error| error.to_string())
 }
 
 /// The series that a recording rule's elements are values of.

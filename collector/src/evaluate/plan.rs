@@ -32,6 +32,8 @@ pub struct Planned {
     pub interval: Duration,
     pub query_offset: Duration,
     pub limit: Option<usize>,
+    /// Its group's place in `Plan::groups`.
+    pub group_at: usize,
     pub group: Box<str>,
     pub file: Arc<str>,
 }
@@ -42,12 +44,20 @@ pub struct Plan {
     /// Grows with each reload.
     pub version: u64,
     pub rules: Vec<Planned>,
+    /// The file and the name of each group that has rules.
+    pub groups: Vec<(Arc<str>, Box<str>)>,
 }
 
 impl Plan {
     /// Plans a set of rules.
     pub fn new(version: u64, set: &RuleSet) -> Self {
+        let mut groups: Vec<(Arc<str>, Box<str>)> = Vec::new();
         let rules = set.rules().map(|(group, rule)| {
+            // The rules of a group stand together, and its name is its own within the file.
+            let named = (group.file.clone(), group.name.clone());
+            if groups.last() != Some(&named) {
+                groups.push(named);
+            }
             let expr = rule.expr.expr().clone();
             let long = expr.longest_range() > LONG_RANGE;
             let gap = group.interval.unwrap_or_default().max(if long { LONG_GAP } else { Duration::ZERO });
@@ -60,12 +70,14 @@ impl Plan {
                 interval: group.interval.unwrap_or(FLEET_INTERVAL).max(Duration::from_secs(1)),
                 query_offset: group.query_offset.unwrap_or_default(),
                 limit: group.limit,
+                group_at: groups.len() - 1,
                 group: group.name.clone(),
                 file: group.file.clone(),
                 expr,
             }
         });
-        Self { version, rules: rules.collect() }
+        let rules = rules.collect();
+        Self { version, rules, groups }
     }
 
     /// The ids of all rules.

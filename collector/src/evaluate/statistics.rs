@@ -1,12 +1,17 @@
 //! What evaluation counts of itself, for `tocsin status`, the list of rules and the self-metrics.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::burden::GroupTime;
+use super::plan::Plan;
 
 /// Delays kept for the quantiles: some seconds of a busy collector.
 const DELAYS: usize = 4096;
+/// Between two looks whether evaluation moves.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Counters since the start.
 #[derive(Debug, Default)]
@@ -18,6 +23,19 @@ pub struct Statistics {
     derived_lost: AtomicU64,
     delays: Mutex<Delays>,
     errors: Mutex<HashMap<String, String>>,
+    moves: AtomicU64,
+    skipped: AtomicU64,
+    /// When the row came that is being evaluated.
+    in_hand: Mutex<Option<Instant>>,
+    groups: Mutex<Vec<GroupStanding>>,
+}
+
+/// What a group of rules took since its rules were loaded.
+#[derive(Clone, Debug)]
+pub struct GroupStanding {
+    pub file: String,
+    pub group: String,
+    pub time: GroupTime,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +45,55 @@ struct Delays {
 }
 
 impl Statistics {
+    /// Evaluation gets on: a rule ran, or there is nothing to do.
+    pub(super) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until evaluation gets on; for ever when it hangs.
+    pub async fn moves(&self) {
+        let before = self.moves.load(Ordering::Relaxed);
+        while self.moves.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A row that came then is evaluated next, or none waits.
+    pub(super) fn takes(&self, received: Option<Instant>) {
+        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = received;
+    }
+
+    /// How far evaluation is behind the rows: how long ago the one came that it is at.
+    pub fn lag(&self, now: Instant) -> Duration {
+        let in_hand = *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        in_hand.map_or(Duration::ZERO, |received| now.duration_since(received))
+    }
+
+    pub(super) fn skipped(&self, runs: u64) {
+        self.skipped.fetch_add(runs, Ordering::Relaxed);
+    }
+
+    /// Runs of rules that were left out because evaluation was behind, and ticks of rules across hosts that were
+    /// passed over.
+    pub fn skipped_runs(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn took(&self, plan: &Plan, times: Vec<GroupTime>) {
+        let standing = |((file, group), time): (&(std::sync::Arc<str>, Box<str>), GroupTime)| GroupStanding {
+            file: file.to_string(),
+            group: group.to_string(),
+            time,
+        };
+        let groups = plan.groups.iter().zip(times).map(standing).collect();
+        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups;
+    }
+
+    /// What each group of rules took, in the order of the rules.
+    pub fn groups(&self) -> Vec<GroupStanding> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn late_row(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
@@ -96,5 +163,39 @@ impl Statistics {
         micros.sort_unstable();
         let at = |quantile: f64| micros.get((micros.len() as f64 * quantile) as usize).copied().unwrap_or(0);
         (at(0.5), at(0.99))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Cases: C12
+    #[tokio::test]
+    async fn a_pulse_is_felt_when_evaluation_gets_on_and_not_before() {
+        let statistics = Statistics::default();
+        statistics.moved(); // Before anyone asked: says nothing of now.
+        let mut felt = std::pin::pin!(statistics.moves());
+        for _ in 0..3 {
+            let looked = tokio::time::timeout(LOOK * 2, &mut felt).await;
+            assert!(looked.is_err(), "it hangs");
+        }
+        statistics.moved();
+        tokio::time::timeout(Duration::from_secs(30), felt).await.expect("it gets on");
+    }
+
+    // Cases: T9
+    #[test]
+    fn the_lag_is_the_age_of_the_row_in_hand() {
+        let (statistics, now) = (Statistics::default(), Instant::now());
+        assert_eq!(statistics.lag(now), Duration::ZERO);
+        statistics.takes(Some(now));
+        assert_eq!(
+            statistics.lag(now + Duration::from_secs(20)),
+            Duration::from_secs(20),
+            "also when it hangs"
+        );
+        statistics.takes(None);
+        assert_eq!(statistics.lag(now + Duration::from_secs(20)), Duration::ZERO, "no row waits");
     }
 }

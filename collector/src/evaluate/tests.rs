@@ -24,7 +24,7 @@ pub(super) struct Bench {
     pub(super) store: Arc<Store>,
     pub(super) ledger: Ledger,
     rows: Rows,
-    plan: Arc<ArcSwap<Plan>>,
+    pub(super) plan: Arc<ArcSwap<Plan>>,
     pub(super) statistics: Arc<Statistics>,
     pub(super) evaluator: Evaluator,
     table: Arc<[Labels]>,
@@ -35,6 +35,11 @@ pub(super) struct Bench {
 fn plan(version: u64, rules: &str) -> Plan {
     let file = parse_file("test.yml", &format!("groups:\n- name: g\n{rules}")).unwrap();
     Plan::new(version, &RuleSet::new(vec![file]).unwrap())
+}
+
+/// New rules are in force from the next row on.
+pub(super) fn reload(current: &ArcSwap<Plan>, rules: &str) {
+    current.store(Arc::new(plan(current.load().version + 1, rules)));
 }
 
 impl Bench {
@@ -107,7 +112,7 @@ impl Bench {
 
     /// New rules are in force from the next row on.
     pub(super) fn reload(&mut self, rules: &str) {
-        self.plan.store(Arc::new(plan(self.plan.load().version + 1, rules)));
+        reload(&self.plan, rules);
     }
 
     /// A start that finds what was there.
@@ -225,6 +230,36 @@ fn a_panic_is_an_error_of_its_rule() {
     let plan = plan(1, "  rules:\n  - {alert: A, expr: 'rate(x[1m]) > 1'}\n");
     let said = host::run(&plan.rules[0], &Broken, at(0), false).unwrap_err();
     assert_eq!(said, "it panicked; the log has the place");
+}
+
+// Cases: C11, R18
+#[test]
+fn a_panic_in_a_template_costs_its_text_and_no_alert() {
+    let mut bench = Bench::new(
+        "  rules:\n  - {alert: A, expr: 'x > 1'}\n  - {alert: B, expr: 'x > 1', labels: {l: v}}\n  - {alert: C, expr: 'x > 1'}\n",
+    );
+    let mut faulty = Arc::into_inner(bench.plan.swap(Arc::default())).expect("nobody else has it");
+    faulty.version = 2;
+    let summary = ("summary".into(), crate::rules::Template::faulty());
+    faulty.rules[0].rule.annotations.push(summary);
+    faulty.rules[1].rule.labels[0].1 = crate::rules::Template::faulty();
+    bench.plan.store(Arc::new(faulty));
+    let panics = crate::contain::panics();
+    for seconds in [0, 10] {
+        let alerts = bench.row(1, seconds, [2.0, 0.0]);
+        let names: std::collections::BTreeSet<&str> = alerts.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["A", "B", "C"].into());
+        assert!(alerts.iter().all(|(_, condition)| *condition == Firing), "{alerts:?}");
+        assert_eq!(bench.statistics.failing_rules(), 2, "each of them, once");
+    }
+    assert!(crate::contain::panics() >= panics + 4);
+    let read = |state: &crate::state::State| state.alerts().cloned().collect::<Vec<Alert>>();
+    let told: Vec<Alert> = bench.ledger.read_blocking(read).unwrap();
+    let text = "<error expanding template: it panicked; the log has the place>";
+    let a = told.iter().find(|alert| alert.labels.get("alertname") == Some("A")).unwrap();
+    assert_eq!(a.annotations.get("summary"), Some(text));
+    let b = told.iter().find(|alert| alert.labels.get("alertname") == Some("B")).unwrap();
+    assert_eq!(b.labels.get("l"), Some(text));
 }
 
 // Cases: R8, C-S1

@@ -67,6 +67,14 @@ impl Template {
         Self { source: text.into(), nodes: vec![parse::Node::Text(text.into())] }
     }
 
+    /// One whose expansion panics, as only a fault of ours could make one: its variable is nowhere set.
+    #[cfg(test)]
+    pub(crate) fn faulty() -> Self {
+        let never_set = parse::Command::Operand(parse::Operand::Variable("$never_set".into()));
+        let pipeline = parse::Pipeline { target: None, commands: vec![never_set] };
+        Self { source: "{{ $never_set }}".into(), nodes: vec![parse::Node::Action(pipeline)] }
+    }
+
     /// The text as it was written.
     pub fn source(&self) -> &str {
         &self.source

@@ -12,6 +12,7 @@ use super::Parts;
 use crate::clock::now;
 use crate::room::RETRY_AFTER;
 use crate::state::Command;
+use crate::state::command::Matter;
 
 /// Ingest at full speed takes far longer to fill the floor.
 const LOOK: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ pub(super) async fn mind(parts: Parts) {
     let mut interval = tokio::time::interval(LOOK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut gate = parts.room.gate();
-    let instance = own_name();
+    let instance = super::setup::host_name();
     let mut told = Told::default();
     loop {
         tokio::select! {
@@ -29,19 +30,13 @@ pub(super) async fn mind(parts: Parts) {
             _ = interval.tick() => look(&parts).await,
             _ = gate.changed() => {} // The room lives as long as the parts do.
         }
-        let short = parts.room.standing().trouble();
-        let Some(news) = told.news(short.is_some(), Instant::now()) else { continue };
-        let command = Command::CollectorDisk { instance: instance.clone(), short };
+        let trouble = parts.room.standing().trouble();
+        let Some(news) = told.news(trouble.is_some(), Instant::now()) else { continue };
+        let command = Command::CollectorStands { matter: Matter::Disk, instance: instance.clone(), trouble };
         if let Ok(Ok(_)) = parts.ledger.submit(command, Actor::System).await {
             told.known = Some(news); // Otherwise it is told again at the next look.
         }
     }
-}
-
-/// What the collector's own alerts name as the host: the one it runs on.
-pub(super) fn own_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| "collector".to_owned())
 }
 
 /// What the ledger knows, and since when there is room.

@@ -8,11 +8,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Parts;
+use crate::evaluate::statistics::GroupStanding;
 use crate::ingest::quota::Limited;
 use crate::listen::Counts;
 
@@ -23,6 +24,8 @@ pub(super) type Doors = Arc<[(&'static str, Arc<Counts>)]>;
 const CONNECTIONS_MAX: usize = 32;
 /// The time for a request's headers.
 const HEADERS: Duration = Duration::from_secs(5);
+/// Groups of rules that are shown, the dearest ones: who looks for what takes the time needs no more.
+const GROUPS_MAX: usize = 50;
 
 /// Serves until the collector stops.
 pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
@@ -75,7 +78,10 @@ async fn answer(
             let trouble: Vec<String> = degraded.into_iter().chain(room).collect();
             text(StatusCode::OK, [vec!["ready".to_owned()], trouble].concat().join("; ") + "\n")
         }
-        "/metrics" => text(StatusCode::OK, metrics(parts) + &connections(doors)),
+        "/metrics" => {
+            let page = metrics(parts) + &connections(doors) + &rule_groups(parts.statistics.groups());
+            text(StatusCode::OK, page)
+        }
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
     })
 }
@@ -119,6 +125,18 @@ fn metrics(parts: &Parts) -> String {
         p50 as f64 / 1e6,
     );
     metric("evaluation_delay_p99_seconds", "gauge", "The same, 99th percentile.", p99 as f64 / 1e6);
+    metric(
+        "evaluation_lag_seconds",
+        "gauge",
+        "How long ago the row came that is being evaluated; 0 when none waits.",
+        parts.statistics.lag(Instant::now()).as_secs_f64(),
+    );
+    metric(
+        "rule_runs_skipped_total",
+        "counter",
+        "Runs of rules left out because evaluation was behind, and ticks of rules across hosts passed over.",
+        parts.statistics.skipped_runs() as f64,
+    );
     metric(
         "failing_rules",
         "gauge",
@@ -175,6 +193,26 @@ fn connections(doors: &Doors) -> String {
             out.push_str(&format!("{name}{{listener=\"{listener}\",result=\"{result}\"}} {count}\n"));
         }
     }
+    out
+}
+
+/// What the dearest groups of rules take.
+fn rule_groups(mut groups: Vec<GroupStanding>) -> String {
+    groups.sort_by_key(|group| std::cmp::Reverse(group.time.spent));
+    groups.truncate(GROUPS_MAX);
+    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+    let mut out = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&GroupStanding) -> f64| {
+        let name = format!("tocsin_collector_rule_group_{name}");
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        for standing in &groups {
+            let (file, group) = (escaped(&standing.file), escaped(&standing.group));
+            out.push_str(&format!("{name}{{file=\"{file}\",group=\"{group}\"}} {}\n", value(standing)));
+        }
+    };
+    family("runs_total", "counter", "Runs of a group's rules over a row or a tick.", |g| g.time.runs as f64);
+    family("seconds_total", "counter", "What they took.", |g| g.time.spent.as_secs_f64());
+    family("longest_seconds", "gauge", "The longest of them.", |g| g.time.longest.as_secs_f64());
     out
 }
 

@@ -80,6 +80,12 @@ pub(super) fn lock(dir: &Path) -> Result<DataLock, StartError> {
     }
 }
 
+/// The collector's host, as the alerts about the collector itself name it.
+pub(super) fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "collector".to_owned())
+}
+
 /// The three bound ports.
 pub(super) struct Ports {
     pub(super) front: Listener,

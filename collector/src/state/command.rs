@@ -192,23 +192,28 @@ pub enum Command {
     },
     /// The data is an older copy that an operator has put back.
     StoreRestored,
-    /// How the collector's own disk stands: short of room, and why, or well.
-    CollectorDisk {
+    /// How something of the collector's own stands: what the trouble is, or well.
+    CollectorStands {
+        matter: Matter,
         /// The collector's host.
         instance: String,
-        short: Option<String>,
+        trouble: Option<String>,
     },
-    /// How the collector's memory stands: nearly used up, and what gives way, or well.
-    CollectorMemory {
-        instance: String,
-        short: Option<String>,
-    },
-    /// How a consumer of the feed stands: far behind, and how, or not.
-    ConsumerStands {
-        instance: String,
-        consumer: String,
-        behind: Option<String>,
-    },
+}
+
+/// What of the collector's own somebody has to hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// It has no room for rows.
+    Disk,
+    /// Its memory is nearly used up.
+    Memory,
+    /// Rules are evaluated late.
+    Evaluation,
+    /// The store was set aside and is built again.
+    Store,
+    /// This consumer of the feed is far behind.
+    Consumer(String),
 }
 
 /// A person's or a tool's act on an incident.

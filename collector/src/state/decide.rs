@@ -96,10 +96,8 @@ pub fn decide(
         Command::AckFeed { consumer, seq } => consumers::acknowledge(&mut d, consumer, *seq)?,
         Command::ConsumerFilter { consumer, filter } => consumers::read_with(&mut d, consumer, *filter)?,
         Command::Sealed(sealed) => consumers::sealed(&mut d, sealed)?,
-        Command::CollectorDisk { instance, short } => own::disk(&mut d, instance, short.as_deref()),
-        Command::CollectorMemory { instance, short } => own::memory(&mut d, instance, short.as_deref()),
-        Command::ConsumerStands { instance, consumer, behind } => {
-            own::consumer(&mut d, instance, consumer, behind.as_deref());
+        Command::CollectorStands { matter, instance, trouble } => {
+            own::stands(&mut d, matter, instance, trouble.as_deref());
         }
     }
     Ok(d.drafts)

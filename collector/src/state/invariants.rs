@@ -9,7 +9,7 @@ use tocsin_shared::identity::Env;
 use tocsin_shared::incident::IncidentStatus;
 
 use super::testing::{
-    Desk, agent, at, enrolment, evaluation, heard, on, place, rule, run_end, run_start, token,
+    Desk, agent, at, enrolment, evaluation, heard, labels, on, place, rule, run_end, run_start, token,
 };
 use super::{Command, State};
 use crate::alert::Filled;
@@ -18,7 +18,7 @@ use crate::jobs::GapRecord;
 #[derive(Clone, Debug)]
 enum Step {
     Wait(i64),
-    /// Rule, host, how many seconds ago, and which devices are breached how badly (0 is clear).
+    /// Rule, host, how many seconds ago, and which devices are breached how badly (0 is clear, 5 is doubtful).
     Evaluate(usize, u128, i64, [usize; 2]),
     Rules(Vec<bool>),
     Acknowledge(u64),
@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1i64..2_500).prop_map(Step::Wait),
         6 => (1i64..40).prop_map(Step::Wait),
-        20 => (0..RULES.len(), 1u128..4, -20i64..20, [0usize..5, 0usize..5])
+        20 => (0..RULES.len(), 1u128..4, -20i64..20, [0usize..6, 0usize..6])
             .prop_map(|(rule, host, ago, devices)| Step::Evaluate(rule, host, ago.max(0), devices)),
         1 => prop::collection::vec(any::<bool>(), RULES.len()).prop_map(Step::Rules),
         4 => number.clone().prop_map(Step::Acknowledge),
@@ -97,8 +97,17 @@ fn command(step: &Step, state: &State, now: i64, samples_seq: u64) -> Command {
         Step::Evaluate(rule_at, host, ago, devices) => {
             let (id, hold, keep) = RULES[rule_at];
             let breached = ["sda", "sdb"].into_iter().zip(devices);
-            let elements = breached.filter_map(|(name, n)| Some((name, *SEVERITIES.get(n.checked_sub(1)?)?)));
-            evaluation(&rule(id, hold, keep), host, now - ago, samples_seq, &elements.collect::<Vec<_>>())
+            let elements =
+                breached.clone().filter_map(|(name, n)| Some((name, *SEVERITIES.get(n.checked_sub(1)?)?)));
+            let elements: Vec<_> = elements.collect();
+            let command = evaluation(&rule(id, hold, keep), host, now - ago, samples_seq, &elements);
+            let Command::Evaluated(mut evaluation) = command else { unreachable!("it is an evaluation") };
+            let doubtful = breached.filter(|(_, n)| *n == 1 + SEVERITIES.len());
+            let instance = format!("web-{host}");
+            evaluation.doubtful =
+                doubtful.map(|(name, _)| labels(&[("device", name), ("instance", &instance)])).collect();
+            evaluation.before = Some(at(now - ago - 10));
+            Command::Evaluated(evaluation)
         }
         Step::Rules(ref kept) => {
             let kept = RULES.iter().zip(kept).filter(|(_, kept)| **kept);

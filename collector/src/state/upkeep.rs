@@ -4,13 +4,12 @@
 //! With a quarter left somebody is told; with a tenth left it is critical. A new certificate ends the alert. Nobody
 //! renews the authority but people: its alert says how.
 
-use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::severity::Severity;
 use tocsin_shared::time::Timestamp;
 
 use super::decide::Decision;
-use crate::alert::{self, Raised};
+use super::own::Own;
 
 /// The name under which the authority is looked at.
 pub(crate) const AUTHORITY: &str = "authority";
@@ -36,21 +35,7 @@ pub(crate) fn urgency(from: Timestamp, to: Timestamp, now: Timestamp) -> Option<
 /// own within one incident, so that the worse one is told, too.
 pub(super) fn certificate_seen(d: &mut Decision<'_>, which: &str, from: Timestamp, to: Timestamp) {
     let urgency = urgency(from, to, d.now);
-    for degree in [Severity::Info, Severity::Warning, Severity::Critical] {
-        let identity = Labels::new([("certificate", which), ("severity", degree.as_str())]);
-        let key = alert::dedup_key(AlertSource::Host, EXPIRING, None, &identity);
-        let fires = d.alert(&key).is_some_and(|alert| alert.condition == Condition::Firing);
-        if urgency.is_none_or(|urgency| urgency < degree) {
-            alert::settle(d, &key, ResolveReason::Source, d.now, None);
-        } else if !fires {
-            alert::raise_now(d, raised(d, identity, degree, to), None);
-        }
-    }
-}
-
-fn raised(d: &Decision<'_>, identity: Labels, severity: Severity, to: Timestamp) -> Raised {
-    let which = identity.get("certificate").unwrap_or_default();
-    let (summary, advice) = match which {
+    let (summary, look_first) = match which {
         AUTHORITY => (
             format!("the certificate authority ends at {to}, and with it all that it signed"),
             "`tocsin authority rotate begin` puts a new one beside it; `tocsin authority show` says what is next",
@@ -60,19 +45,16 @@ fn raised(d: &Decision<'_>, identity: Labels, severity: Severity, to: Timestamp)
             "the collector's log: why the certificate could not be renewed or read",
         ),
     };
-    let env = d.config.env_without_label;
-    Raised {
-        source: AlertSource::Host,
-        source_id: EXPIRING.into(),
-        labels: identity.with([("alertname", "CertificateExpiring"), ("env", env.as_str())]),
-        identity,
-        annotations: Labels::new([("summary", summary.as_str()), ("look_first", advice)]),
-        severity,
-        env,
-        agent: None,
-        since: d.now,
-        at: d.now,
-        value: 1.0,
+    for severity in [Severity::Info, Severity::Warning, Severity::Critical] {
+        let own = Own {
+            source: EXPIRING,
+            alertname: "CertificateExpiring",
+            identity: Labels::new([("certificate", which), ("severity", severity.as_str())]),
+            severity,
+            instance: None,
+            look_first: Some(look_first),
+        };
+        own.stands(d, urgency.filter(|urgency| *urgency >= severity).map(|_| summary.as_str()));
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tocsin_shared::event::{Event, Subject};
+use tocsin_shared::event::{Actor, Event, Subject};
 use tocsin_shared::log::{LogError, Reader};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ use super::query::Applied;
 use super::{SledTables, Store, StoreError, Tables};
 use crate::clock::now;
 use crate::journal::ledger::{self, Ledger};
+use crate::state::Command;
+use crate::state::command::Matter;
 
 /// Events in one transaction: short ones, because sled holds a lock of the whole process meanwhile.
 const BATCH: usize = 256;
@@ -68,6 +70,8 @@ pub struct Config {
     pub path: PathBuf,
     /// For how long incidents and alerts that ended, and runs, are kept.
     pub keep: Duration,
+    /// The collector's host, for the alert about a store that is built again.
+    pub(super) instance: String,
     pub(super) open: Open,
     pub(super) open_within: Duration,
     pub(super) care: Duration,
@@ -82,7 +86,13 @@ impl Config {
     pub fn sled(path: PathBuf, keep: Duration) -> Self {
         let open: Open = Arc::new(|path| Ok(Arc::new(SledTables::open(path)?) as Arc<dyn Tables>));
         let (open_within, care, wait) = (OPEN_WITHIN, CARE, Duration::from_secs(1));
-        Self { path, keep, open, open_within, care, small_bytes: SMALL_BYTES, wait }
+        let instance = "collector".to_owned();
+        Self { path, keep, instance, open, open_within, care, small_bytes: SMALL_BYTES, wait }
+    }
+
+    /// On this host.
+    pub fn on(self, instance: String) -> Self {
+        Self { instance, ..self }
     }
 }
 
@@ -104,6 +114,7 @@ pub async fn start(
         cared: Instant::now(),
         applied: applied_out,
         problems: problems.clone(),
+        told_whole: false,
         handle: Handle::current(),
         config,
         stop,
@@ -127,6 +138,8 @@ struct Projector {
     handle: Handle,
     applied: watch::Sender<u64>,
     problems: Arc<Mutex<Vec<String>>>,
+    /// The ledger knows that the store is whole. Not at a start: an alert of an earlier process ends like one of this.
+    told_whole: bool,
 }
 
 impl Projector {
@@ -161,8 +174,18 @@ impl Projector {
         problems.drain(..old);
     }
 
+    /// The collector's own alert, while the store is built again because it failed. Stopping is no matter here.
+    fn tell(&self, trouble: Option<String>) {
+        let command = Command::CollectorStands {
+            matter: Matter::Store,
+            instance: self.config.instance.clone(),
+            trouble,
+        };
+        self.ledger.post_blocking(command, Actor::System).ok();
+    }
+
     /// Makes way for other tables, unless the failure is none of theirs.
-    fn recover(&self, error: &StoreError) {
+    fn recover(&mut self, error: &StoreError) {
         if error.is_full() {
             self.say(format!(
                 "the store has no room ({error}): questions about the past wait until there is"
@@ -175,14 +198,17 @@ impl Projector {
         if let StoreError::Journal(_) = error {
             return self.say(format!("the store can't follow ({error}): it is tried again"));
         }
-        self.say(match set_aside(&self.config.path) {
+        let problem = match set_aside(&self.config.path) {
             Ok(Some(aside)) => {
                 let aside = aside.display();
                 format!("the store failed ({error}); it is set aside as {aside} and built again")
             }
             Ok(None) => format!("the store is gone ({error}); it is built again"),
             Err(again) => format!("the store failed ({error}) and can't be set aside ({again})"),
-        });
+        };
+        self.told_whole = false;
+        self.tell(Some(problem.clone()));
+        self.say(problem);
     }
 
     /// Opens the store and follows until the collector stops.
@@ -238,6 +264,10 @@ impl Projector {
                 self.store.apply(&batch)?;
                 self.applied.send_replace(last.seq);
                 continue;
+            }
+            if !self.told_whole && self.store.is_whole() {
+                self.told_whole = true;
+                self.tell(None);
             }
             if self.cared.elapsed() >= self.config.care {
                 self.cared = Instant::now();

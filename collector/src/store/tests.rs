@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
+use tocsin_shared::alert::{Alert, Condition};
 use tocsin_shared::disk::{Disk, MemoryDisk};
 use tocsin_shared::event::{Actor, Event, EventKind, Subject};
 use tocsin_shared::log::Config as LogConfig;
@@ -143,6 +144,27 @@ impl Bench {
         tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it catches up").unwrap();
     }
 
+    /// The collector's own alert about its store, if one was ever raised.
+    async fn store_rebuilt(&self) -> Option<Alert> {
+        let read = |state: &crate::state::State| {
+            state.alerts().find(|alert| alert.source_id == "collector/store").cloned()
+        };
+        self.ledger.read(read).await.unwrap()
+    }
+
+    /// Waits until that alert is over; gives how often it fired.
+    async fn store_whole(&self) -> u32 {
+        let over = async {
+            loop {
+                match self.store_rebuilt().await {
+                    Some(alert) if alert.condition == Condition::Resolved => return alert.generation,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), over).await.expect("the store is whole again")
+    }
+
     fn set_aside(&self) -> usize {
         let names = fs::read_dir(self.dir.path()).unwrap().flatten().map(|entry| entry.file_name());
         names.filter(|name| name.to_string_lossy().starts_with("store.bad-")).count()
@@ -156,15 +178,18 @@ async fn stopped((projection, stop): (Projection, CancellationToken)) {
     while applied.changed().await.is_ok() {} // Until its thread has let go of the store.
 }
 
-/// Everything that a store answers.
+/// Everything that a store answers, but for what was said of the store itself.
 fn answers(projection: &Projection) -> String {
     let store = &projection.store;
-    let incidents = store.incidents(true, 100).unwrap();
+    let mut incidents = store.incidents(true, 100).unwrap();
+    incidents.retain(|incident| !incident.title.starts_with("StoreRebuilt"));
+    let mut alerts = store.resolved_alerts(100).unwrap();
+    alerts.retain(|alert| alert.source_id != "collector/store");
     let timelines: Vec<_> =
         incidents.iter().map(|incident| store.timeline(incident.number, 100).unwrap()).collect();
     let runs = store.runs("backup", 100).unwrap();
     let outputs: Vec<_> = (1..=30).map(|id| store.run(Uuid::from_u128(id)).unwrap()).collect();
-    format!("{incidents:?} {timelines:?} {:?} {runs:?} {outputs:?}", store.resolved_alerts(100).unwrap())
+    format!("{incidents:?} {timelines:?} {alerts:?} {runs:?} {outputs:?}")
 }
 
 fn problems(projection: &Projection) -> Vec<String> {
@@ -308,6 +333,10 @@ async fn what_does_not_fit_the_journal_is_set_aside_and_said() {
             problems.contains(said.unwrap_or("")) && problems.is_empty() == said.is_none(),
             "{name}: {problems}"
         );
+        match said {
+            Some(_) => assert_eq!(bench.store_whole().await, 1, "{name}"),
+            None => assert_eq!(bench.store_rebuilt().await, None, "{name}"),
+        }
         stopped(again).await;
     }
 }
@@ -412,6 +441,7 @@ async fn a_panic_in_a_later_question_rebuilds_without_a_restart() {
         bench.caught_up(&running.0).await;
         assert_eq!(bench.set_aside(), number);
         assert!(problems(&running.0).len() == number, "{:?}", problems(&running.0));
+        assert_eq!(bench.store_whole().await as usize, number, "each time it is said");
     }
     assert_eq!(running.0.store.runs("", 100).unwrap().len(), 21);
     assert!(answers(&running.0).len() > expected.len());

@@ -27,13 +27,13 @@ const EVENTS_BYTES: u64 = 4 << 20;
 /// Many runs of jobs that failed, acknowledged.
 async fn report(agent: &VirtualAgent) -> anyhow::Result<()> {
     let clock = pb::ClockReading { wall_ms: now_ms(), boot_ms: 1_000_000, ..Default::default() };
-    let mut session = agent.session(clock, 1_000, Arc::default()).await?;
+    let mut session = agent.session(clock.clone(), 1_000, Arc::default()).await?;
     let record = |seq: u64| {
         let ended = pb::RunEnded {
             run_id: Uuid::new_v4().to_string(),
             job_name: format!("job-{}", seq % 50),
-            started: Some(clock),
-            ended: Some(clock),
+            started: Some(clock.clone()),
+            ended: Some(clock.clone()),
             result: Some((&tocsin_shared::run::RunResult::Failed { exit_code: 1 }).into()),
             command: "x".repeat(400),
             ..pb::RunEnded::default()
@@ -79,7 +79,12 @@ async fn consumers_that_read_nothing_cost_little_and_hold_up_nobody() -> anyhow:
     for number in 0..STALLED {
         let api = Api::connect(&file).await?;
         let from = Some(Since::Earliest(true));
-        let request = pb::SubscribeRequest { from, consumer: format!("stalled-{number}"), kinds: Vec::new() };
+        let request = pb::SubscribeRequest {
+            from,
+            consumer: format!("stalled-{number}"),
+            kinds: Vec::new(),
+            ..Default::default()
+        };
         stalled.push((api.feed().subscribe(request).await?.into_inner(), api));
     }
     let mut most = Duration::ZERO;

@@ -114,7 +114,7 @@ mod tests {
         Samples { times, values, start: 0, end: end * 1000, now: end * 1000 }
     }
 
-    // Cases: R6 (partly)
+    // Cases: R6
     #[test]
     fn growth_is_extrapolated_to_the_ends_and_survives_resets() {
         for (values, end, expected, why) in [
@@ -132,6 +132,41 @@ mod tests {
                 (got, expected) => assert_eq!(got, expected, "{why}"),
             }
         }
+    }
+
+    proptest::proptest! {
+        // Cases: R6
+        #[test]
+        fn a_counter_never_shrinks_whatever_it_does(
+            values in values(),
+            steps in proptest::collection::vec(1i64..100_000, 40),
+            before in 0i64..100_000,
+            after in 0i64..100_000,
+        ) {
+            let mut now = before;
+            let times: Vec<i64> = steps.iter().take(values.len()).map(|step| { now += step; now }).collect();
+            let end = now + after;
+            let samples = Samples { times: &times, values: &values, start: 0, end, now: end };
+            for (name, growth) in [("rate", rate(samples)), ("increase", increase(samples)), ("irate", irate(samples))] {
+                let growth = growth.unwrap();
+                proptest::prop_assert!(growth >= 0.0, "{} is {} of {:?}", name, growth, values);
+            }
+        }
+    }
+
+    /// What a counter may show: few small numbers that meet, values around where it wraps, and any size of it.
+    fn values() -> impl proptest::strategy::Strategy<Value = Vec<f64>> {
+        use proptest::{collection::vec, prop_oneof, strategy::Just, strategy::Strategy as _};
+        let around = |wrap: f64| (-3i32..3).prop_map(move |by| wrap + f64::from(by));
+        let small = || (0u32..6).prop_map(f64::from);
+        let any = prop_oneof![
+            small(),
+            around(4_294_967_296.0),
+            around(18_446_744_073_709_551_616.0),
+            0.0..1e300_f64,
+            Just(f64::from_bits(1)),
+        ];
+        prop_oneof![vec(small(), 2..6), vec(any, 2..40)]
     }
 
     #[test]

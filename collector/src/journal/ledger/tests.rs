@@ -6,8 +6,10 @@ use tocsin_shared::disk::{Crash, Fault, MemoryDisk, Operation};
 use tocsin_shared::log::Config;
 
 use super::*;
-use crate::state::testing::{agent, enrolment, token};
+use crate::state::testing::{agent, enrolment, evaluation, on, rule, token};
+use std::time::Duration;
 use tocsin_shared::identity::Env;
+use tocsin_shared::incident::IncidentStatus;
 
 mod damage;
 mod power_cuts;
@@ -51,6 +53,42 @@ async fn a_torn_decision_leaves_nothing() {
         seen.insert(found.state().last_seq());
     }
     assert_eq!(seen.len(), 3);
+}
+
+// Cases: R14
+#[tokio::test]
+async fn an_acknowledgement_that_expires_while_the_collector_is_down_expires_once() {
+    let disk = MemoryDisk::new();
+    let start = || {
+        let lasts_no_time = Defaults { ack_lasts: [Duration::ZERO; 3], ..Defaults::default() };
+        opened(&disk, 1 << 20).start(lasts_no_time, Fatal::new(CancellationToken::new()))
+    };
+    let submit = async |ledger: &Ledger, command: Command| {
+        let events = ledger.submit(command, Actor::System).await.unwrap().unwrap();
+        events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>()
+    };
+    let status = async |ledger: &Ledger| {
+        let incident = ledger.read(|state| state.incident(1).cloned()).await.unwrap().unwrap();
+        (incident.status, incident.ack.is_some())
+    };
+    let mut ledger = start();
+    enrol(&ledger, 1).await.unwrap().unwrap();
+    submit(&ledger, evaluation(&rule("r", 0, 0), 1, 0, 1, &[("sda", "warning")])).await;
+    assert_eq!(submit(&ledger, Command::Acknowledge(on(1, "on it"))).await, ["incident.acknowledged"]);
+    assert_eq!(status(&ledger).await, (IncidentStatus::Acknowledged, true));
+    for (from_checkpoint, told) in [(false, &["incident.unacknowledged"][..]), (true, &[])] {
+        ledger.stop().await;
+        if !from_checkpoint {
+            for path in disk.paths().iter().filter(|path| path.starts_with("/j/checkpoints")) {
+                disk.remove(path).unwrap();
+            }
+        }
+        ledger = start();
+        assert_eq!(ledger.next_due() <= clock::now(), !told.is_empty(), "it is due at once, or nothing is");
+        assert_eq!(submit(&ledger, Command::Tick).await, told);
+        assert_eq!(submit(&ledger, Command::Tick).await, [""; 0], "once");
+        assert_eq!(status(&ledger).await, (IncidentStatus::Triggered, false));
+    }
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ impl Dice {
 
     fn said(&mut self) -> pb::SessionResponse {
         let session = if self.rarely() { 8 } else { 7 };
-        let kind = match self.number() % 16 {
+        let kind = match self.number() % 17 {
             0..6 => Down::Acknowledgement(pb::Acknowledgement { session, lanes: self.lanes() }),
             6..10 => Down::Throttle(pb::Throttle {
                 retry_after_ms: self.number() as u32,
@@ -113,6 +113,7 @@ impl Dice {
                 refused: self.number().is_multiple_of(2),
             }),
             10..15 => Down::Config(self.config()),
+            15 => Down::Trust(pb::Trust { ca_pem: self.text(), renew_within_ms: self.number() }),
             _ => Down::Welcome(pb::Welcome {
                 protocol_version: self.one(&[1, 1, 2]),
                 session,
@@ -136,13 +137,13 @@ impl Dice {
 }
 
 /// One session in which everything is said by the dice; how many messages it took.
-async fn session(keeper: &Keeper, dice: &mut Dice) -> usize {
+async fn session(keeper: &Keeper, trust: &Trust, dice: &mut Dice) -> usize {
     let (up, mut sent) = mpsc::channel(UP_QUEUE);
     let reader = tokio::spawn(async move { while sent.recv().await.is_some() {} });
     let lanes = if dice.rarely() { dice.lanes() } else { Vec::new() };
     let welcome = pb::Welcome { protocol_version: 1, session: 7, lanes, config: Some(dice.config()) };
     let mut heard = 0;
-    if let Ok(mut shell) = Shell::welcomed(keeper, up, welcome).await {
+    if let Ok(mut shell) = Shell::welcomed(keeper, up, welcome, (trust, None)).await {
         while heard < 40 && shell.act().await.is_ok() && shell.answer(dice.said()).await.is_ok() {
             heard += 1;
         }
@@ -167,14 +168,17 @@ async fn whatever_a_collector_says_only_the_spool_is_touched() {
     let spool = Spool::open_on(Arc::new(disk.clone()), own, epoch, config).unwrap();
     let (keeper, _) = keep::start(spool, BOOT).unwrap();
     let mut agent = Agent::around(keeper);
+    let kept = tempfile::tempdir().unwrap();
+    let trust = Trust::new(kept.path().to_owned());
     let mut heard = 0;
     for seed in 0..300 {
         agent.rows(1).await;
         agent.keeper.event("agent_start", Reading::default()).await.unwrap();
-        heard += session(&agent.keeper.current(), &mut Dice(seed)).await;
+        heard += session(&agent.keeper.current(), &trust, &mut Dice(seed)).await;
     }
     assert!(heard > 1_000, "the sessions end too early to show anything: {heard}");
     let asked = disk.asked.lock().unwrap();
     let elsewhere: Vec<_> = asked.iter().filter(|path| !path.starts_with(own)).collect();
     assert!(elsewhere.is_empty() && asked.len() > 5, "{elsewhere:?}");
+    assert_eq!(std::fs::read_dir(kept.path()).unwrap().count(), 0, "what is no certificate is not kept");
 }
