@@ -106,6 +106,7 @@ async fn near_its_memory_limit_metrics_give_way_and_outcomes_go_on() -> anyhow::
     let mut host = site.host("db-1", pb::Env::Prod).await?;
     host.set("scenario_breach", 1.0)?;
     host.start_agent()?;
+    feed.wait_for("host.online", SOON, |_| true).await?;
     for job in ["first", "second"] {
         outcome(&host, &feed, job).await?;
     }

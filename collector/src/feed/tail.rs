@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(drain(&mut tail).0, (601..=events.len() as u64).collect::<Vec<_>>(), "and goes on");
     }
 
-    // Cases: F5, C-F3 (partly)
+    // Cases: F5, C-F3
     #[test]
     fn what_was_dropped_is_a_gap_and_the_rest_comes() {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());

@@ -146,7 +146,7 @@ async fn cursors_of_elsewhere_are_refused() {
     collector.stop().await;
 }
 
-// Cases: F5, C-F3 (partly)
+// Cases: F5, C-F3
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_then_what_is_open_then_the_rest() {
     let collector = Collector::start().await;
@@ -223,7 +223,7 @@ async fn a_consumer_has_one_owner_and_one_subscriber() {
     collector.stop().await;
 }
 
-// Cases: R19 (partly), C-F5 (partly)
+// Cases: R19 (partly), C-F5
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_feed_beats_and_ends_with_its_credential() {
     let collector = Collector::start().await.impatient();
@@ -244,7 +244,7 @@ async fn an_idle_feed_beats_and_ends_with_its_credential() {
     collector.stop().await;
 }
 
-// Cases: F3, C-F4 (partly)
+// Cases: F3, C-F4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_slows_only_itself() {
     let collector = Collector::start().await;
