@@ -7,7 +7,7 @@
 mod admin;
 mod alerts;
 pub mod enrollment;
-mod feed;
+pub(crate) mod feed;
 pub mod guard;
 mod hosts;
 mod incidents;

@@ -6,6 +6,7 @@
 
 pub mod cursor;
 pub mod filter;
+pub mod lag;
 pub mod snapshot;
 pub mod subscribers;
 pub mod tail;

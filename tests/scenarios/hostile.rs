@@ -227,7 +227,7 @@ async fn floods_of_frames_are_cut_off() -> anyhow::Result<()> {
     siege.end().await
 }
 
-// Cases: H5, H12, C-X4 (partly)
+// Cases: H5, H12, C-X4
 #[tokio::test]
 async fn slow_and_garbled_peers_are_cut_off() -> anyhow::Result<()> {
     let siege = Siege::begin(LIMITS).await?;
@@ -332,7 +332,7 @@ async fn old_tls_is_refused(siege: &Siege) -> anyhow::Result<()> {
     Ok(())
 }
 
-// Cases: H6, H7, C-X4 (partly)
+// Cases: H6, H7, C-X4
 #[tokio::test]
 async fn greedy_peers_get_their_share_and_no_more() -> anyhow::Result<()> {
     let siege = Siege::begin(&LIMITS.replace("request = \"1s\"", "request = \"60s\"")).await?;

@@ -40,7 +40,7 @@ async fn a_collector_that_is_killed_again_and_again_keeps_every_promise() -> any
     Ok(())
 }
 
-// Cases: S1, S23, P1, C14, S17 (partly), C-A1
+// Cases: S1, S23, P1, C14, S17, C-A1
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_are_killed_again_and_again_lose_no_outcome() -> anyhow::Result<()> {
     let sweep = Sweep { kills: AGENT_KILLS, seed: seed(), traced: can_trace() };

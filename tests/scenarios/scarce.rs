@@ -106,6 +106,7 @@ async fn near_its_memory_limit_metrics_give_way_and_outcomes_go_on() -> anyhow::
     let mut host = site.host("db-1", pb::Env::Prod).await?;
     host.set("scenario_breach", 1.0)?;
     host.start_agent()?;
+    feed.wait_for("host.online", SOON, |_| true).await?;
     for job in ["first", "second"] {
         outcome(&host, &feed, job).await?;
     }
@@ -122,7 +123,8 @@ async fn near_its_memory_limit_metrics_give_way_and_outcomes_go_on() -> anyhow::
     .await?;
     let whole = async || {
         let points = site.api.stored("scenario_breach[15m]").await.ok()?;
-        let gaps = points.windows(2).filter(|pair| pair[1].at_ms - pair[0].at_ms != 1_000).count();
+        // A tick or two may be missed on a busy machine; refused were many more.
+        let gaps = points.windows(2).filter(|pair| pair[1].at_ms - pair[0].at_ms > 3_000).count();
         let newest = points.last()?.at_ms;
         (gaps == 0 && points[0].at_ms < began && newest > began).then_some(())
     };

@@ -300,7 +300,7 @@ fn outcomes_take_the_room_of_everything_else_and_then_of_the_oldest_outcomes() {
     );
 }
 
-// Cases: C-A4 (partly)
+// Cases: C-A4
 #[test]
 fn tighter_bounds_are_met_at_the_next_start() {
     let disk = MemoryDisk::new();
@@ -356,7 +356,7 @@ fn a_full_disk_stops_samples_and_not_outcomes() {
     assert_eq!(told.len() + read(&mut spool, Lane::Samples, 1).len(), 25);
 }
 
-// Cases: S11, C-A4 (partly)
+// Cases: S11, C-A4
 #[test]
 fn below_the_free_floor_only_outcomes_are_written() {
     let disk = MemoryDisk::new();
@@ -593,7 +593,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
 
-    // Cases: C-A4 (partly), C-A5, C-A6, C-A7
+    // Cases: C-A4, C-A5, C-A6, C-A7
     #[test]
     fn bounds_hold_and_every_record_is_sent_acknowledged_or_told(steps in prop::collection::vec(step(), 1..150)) {
         let disk = MemoryDisk::new();

@@ -3,6 +3,7 @@
 //! Each subscription is a task with its own reader of the journal and a short queue: a slow consumer waits for itself
 //! alone, and takes memory for a piece of events and its queue, however far behind it is.
 
+pub(crate) mod lags;
 mod stream;
 
 use tocsin_proto::pb;
@@ -75,6 +76,7 @@ impl FeedService for Api {
                 start = Start::After(record.acked_seq);
             }
             connected = Some(self.calls.subscribers.take_over(&record.name));
+            self.calls.subscribers.wants(&record.name, filter.clone());
         }
         let (items, stream) = mpsc::channel(QUEUE);
         let (tail, begins_with_snapshot) = match start {

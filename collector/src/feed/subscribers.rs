@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::Filter;
+
 /// The subscribers of named consumers. Bounded by the consumers there may be.
 #[derive(Debug, Default)]
 pub struct Subscribers(Mutex<Known>);
@@ -15,6 +17,8 @@ pub struct Subscribers(Mutex<Known>);
 struct Known {
     last: u64,
     by_consumer: HashMap<String, (u64, CancellationToken)>,
+    /// What each consumer asked for last.
+    wanted: HashMap<String, Filter>,
 }
 
 /// A subscription as a consumer; it ends when this is dropped.
@@ -57,6 +61,16 @@ impl Subscribers {
             older.cancel();
         }
         Connected { subscribers: self.clone(), consumer: consumer.to_owned(), number, taken_over }
+    }
+
+    /// Notes what a consumer asks for.
+    pub fn wants(&self, consumer: &str, filter: Filter) {
+        self.lock().wanted.insert(consumer.to_owned(), filter);
+    }
+
+    /// What a consumer asked for last, since the start.
+    pub fn wanted(&self, consumer: &str) -> Option<Filter> {
+        self.lock().wanted.get(consumer).cloned()
     }
 
     /// Whether somebody is subscribed as this consumer.

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
 use super::certificates::Shown;
-use super::setup::Ports;
+use super::setup::{Ports, host_name};
 use super::{Parts, StartError, local, rule_files};
 use crate::api::enrollment::{Enrollment, Strangers};
 use crate::api::guard::Guard;
@@ -95,7 +95,10 @@ pub(super) fn serve(
         stop: parts.stop.clone(),
     };
     let front = ports.front.accept(front_tls, Clients::Anyone, for_front);
-    let front_services = front_router(parts, enrollment.clone(), shown.front)?;
+    let api = api(parts, shown.front);
+    let lags = crate::api::feed::lags::watch(api.clone(), host_name());
+    tasks.spawn(fatal.clone().watch("lag of consumers", lags));
+    let front_services = front_router(parts, enrollment.clone(), api)?;
     let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, for_agents);
     let agents_services = server(&limits)
         .accept_http1(false)
@@ -135,13 +138,12 @@ type Guarded = tower::layer::util::Stack<Guard, tower::layer::util::Identity>;
 fn front_router(
     parts: &Parts,
     enrollment: Enrollment,
-    front: Arc<ServerCertificate>,
+    api: Api,
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .build_v1()
         .map_err(|error| StartError::other("describe the services", error))?;
-    let api = api(parts, front);
     let (_, health) = tonic_health::server::health_reporter();
     let router = server(&parts.config.limits)
         .accept_http1(true)

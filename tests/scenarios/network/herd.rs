@@ -10,7 +10,7 @@ const OUTCOME: Duration = Duration::from_secs(10);
 /// A collector with 300 agents needs a fraction of it; one that keeps something for each attempt needs more.
 const MEMORY_BYTES: u64 = 400 << 20;
 
-// Cases: N19, N20, C-D2, C-D6, C9 (partly), C-I4
+// Cases: N19, N20, C-D2, C-D6, C9, C-I4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_comes_back_at_once_and_brings_what_it_kept() -> anyhow::Result<()> {
     let mut site = Site::start_with(RULES, "heartbeat = \"5s\"\n").await?;

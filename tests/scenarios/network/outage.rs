@@ -53,7 +53,7 @@ async fn an_outage_is_one_alert_and_nothing_is_lost_or_resolved_by_silence() -> 
     Ok(())
 }
 
-// Cases: C14, N18 (partly)
+// Cases: C14, N18
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_told_to_stop_under_load_says_goodbye_in_time() -> anyhow::Result<()> {
     let mut site = Site::start(RULES).await?;

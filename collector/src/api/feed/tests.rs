@@ -315,7 +315,7 @@ async fn a_consumer_has_one_owner_and_one_subscriber() {
     collector.stop().await;
 }
 
-// Cases: R19 (partly), C-F5 (partly)
+// Cases: R19 (partly), C-F5
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_feed_beats_and_ends_with_its_credential() {
     let collector = Collector::start().await.impatient();
@@ -336,7 +336,7 @@ async fn an_idle_feed_beats_and_ends_with_its_credential() {
     collector.stop().await;
 }
 
-// Cases: F3, C-F4 (partly)
+// Cases: F3, C-F4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_subscriber_slows_only_itself() {
     let collector = Collector::start().await;
