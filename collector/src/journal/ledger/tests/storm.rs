@@ -28,7 +28,7 @@ fn on_disk(dir: &Path) -> Opened {
     open(Arc::new(RealDisk), dir).unwrap()
 }
 
-// Cases: R11
+// Cases: R11 (partly)
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::print_stdout, reason = "figures of a measurement")]
 async fn a_storm_loses_no_alert_and_holds_nobody_up_for_long() {
