@@ -11,7 +11,6 @@ use tocsin_proto::pb;
 use tocsin_proto::pb::agent_service_server::AgentService;
 use tocsin_proto::pb::session_request::Kind as Up;
 use tocsin_proto::pb::session_response::Kind as Down;
-use tocsin_proto::wire::RECORDS_MAX;
 use tocsin_shared::event::Actor;
 use tocsin_shared::host::HostState;
 use tocsin_shared::identity::{AgentId, Epoch};
@@ -36,7 +35,6 @@ use super::skew::Skews;
 use super::{PROTOCOL, limits};
 use crate::clock::{judging, now, trouble};
 use crate::identity::peer::PeerIdentity;
-use crate::jobs::Place;
 use crate::journal::Stopping;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
@@ -46,7 +44,6 @@ use crate::state::command::Heard;
 use crate::state::{Command, Refusal, State, recovery};
 
 use super::opening::Opening;
-use super::records;
 use super::trust::{self, Telling, Trust};
 
 /// Messages that wait for a slow agent; acknowledgements coalesce before they get here.
@@ -412,70 +409,6 @@ impl Session {
         send(down, Down::Throttle(throttle)).await
     }
 
-    async fn take_records(
-        &mut self,
-        agents: &Agents,
-        down: &Sender,
-        lane: i32,
-        records: Vec<pb::Record>,
-    ) -> Result<(), Status> {
-        let lane = Lane::from_number(lane).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if lane == Lane::Samples || records.len() > RECORDS_MAX {
-            return Err(Status::invalid_argument(
-                "records are of the outcomes or the state lane, at most 256",
-            ));
-        }
-        let gaps: Vec<(Epoch, (u64, u64))> =
-            records.iter().filter_map(|record| records::samples_gap(self.epoch, record)).collect();
-        let latest = now().plus(rows::AHEAD_MAX);
-        let commands = records.into_iter().map(|record| {
-            let content = records::content(&record);
-            let place = Place { epoch: self.epoch, lane, seq: record.seq, content };
-            records::command(self.agent, place, record, &self.mapping, latest).unwrap_or_else(|why| {
-                // It would come for ever if it were refused.
-                let what = limits::note(format!("a record that cannot be read: {why}"));
-                Command::HostEventNoted { agent: self.agent, what, at: now(), step_ms: 0, place }
-            })
-        });
-        let decided = agents.ledger.submit_all(commands.collect(), Actor::Agent(self.agent)).await;
-        for decided in decided.map_err(unavailable)? {
-            if let Err(conflict @ Refusal::SeqConflict { .. }) = &decided {
-                tracing::error!(agent = %self.agent, %conflict, "a record is not taken");
-            }
-            decided.map_err(refused)?;
-        }
-        for (epoch, gap) in gaps {
-            let own = epoch == self.epoch;
-            // What is taken of another epoch is not this session's to acknowledge.
-            let acknowledge =
-                if own { self.acknowledge.clone() } else { watch::Sender::new(Ranges::default()) };
-            let rows = agents.rows.gap((self.agent, epoch), gap, acknowledge);
-            rows.await.map_err(unavailable)?;
-        }
-        self.acknowledge_lanes(down, self.records_taken(agents).await?).await
-    }
-
-    /// What is durable of the lanes of records: the ledger alone knows, also of what an older session brought.
-    async fn records_taken(&self, agents: &Agents) -> Result<Vec<pb::LaneAcknowledgement>, Status> {
-        let (agent, epoch) = (self.agent, self.epoch);
-        let lanes = agents.ledger.read(move |state| {
-            [Lane::Outcomes, Lane::State].map(|lane| (lane, state.lane(agent, epoch, lane).cloned()))
-        });
-        let lanes = lanes.await.map_err(unavailable)?;
-        Ok(lanes.iter().map(|(lane, taken)| lane_out(*lane, &taken.clone().unwrap_or_default())).collect())
-    }
-
-    /// Says which record it has under the highest number of each lane, so that another one in the spool is noticed.
-    async fn name_tips(&self, agents: &Agents, lanes: &mut [pb::LaneAcknowledgement]) -> Result<(), Status> {
-        let (agent, epoch) = (self.agent, self.epoch);
-        let tips = [Lane::Outcomes, Lane::State];
-        let tips = agents.ledger.read(move |state| tips.map(|lane| state.lane_tip(agent, epoch, lane)));
-        for (lane, tip) in lanes.iter_mut().zip(tips.await.map_err(unavailable)?) {
-            (lane.tip, lane.tip_fingerprint) = tip.unwrap_or_default();
-        }
-        Ok(())
-    }
-
     async fn acknowledge_lanes(
         &self,
         down: &Sender,
@@ -600,6 +533,7 @@ pub(super) async fn send(down: &Sender, kind: Down) -> Result<(), Status> {
     down.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent left"))
 }
 
+mod lanes;
 mod rows;
 #[cfg(test)]
 mod tests;
