@@ -228,7 +228,10 @@ async fn what_was_measured_before_the_enrolment_is_delivered_after_it() -> anyho
     let mut host = site.stranger("web-1")?;
     host.start_agent()?;
     says(&host, "this host is not enrolled", SOON).await?;
-    wait_until("a socket for jobs", SOON, async || succeeds(&host, "before").ok()).await?;
+    // A job says nothing about whether anybody heard of it.
+    let socket = host.config_file().with_file_name("jobs.sock");
+    wait_until("a socket for jobs", SOON, async || socket.exists().then_some(())).await?;
+    succeeds(&host, "before")?;
     site.enrol(&host, pb::Env::Prod, &[]).await?;
     job_of(&site, "web-1", "before", SOON).await?;
     rows_of(&site, "web-1", 3).await?;
