@@ -39,10 +39,13 @@ use crate::rate::{Allowances, Rate};
 use connection::{Connection, Patience, Peer};
 use limits::{Origin, Share, Shares};
 use metered::Metered;
-use turns::{Arrival, Turns};
+use turns::{Arrival, Place, Turns};
 
 /// Connections that are ready but not yet taken by the server, which takes them at once.
 const READY_QUEUE: usize = 16;
+/// How long an agent that was let in holds its place at most: it says Hello at once, and Welcome is its answer. Who
+/// comes for something else gives it back then, or when it leaves.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed for want of descriptors or memory: long enough for others to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -57,7 +60,7 @@ pub struct Limits {
     /// Connections that have not begun their handshake: they wait for their first words or for their turn. More are
     /// turned away.
     pub arrivals: usize,
-    /// Handshakes that were begun and are not over.
+    /// Handshakes that were begun and are not over; agents count until they have their Welcome.
     pub handshakes: usize,
     /// How long a handshake waits for its turn. Who is let in then still has most of an agent's patience of 30 s.
     pub turn: Duration,
@@ -359,10 +362,16 @@ async fn enter(door: Arc<Door>, stream: TcpStream, address: SocketAddr, slots: S
     // A socket that refuses the option still works.
     stream.set_nodelay(true).ok();
     match door.handshake(stream, address, slots, arrival).await {
-        Ok(connection) => {
+        Ok((connection, place)) => {
             count(&door.counts.accepted);
+            let arrived = connection.peer.arrival();
             // The server has stopped: the connection ends with it.
             door.ready.send(connection).await.ok();
+            if let Clients::Agents { .. } = door.clients {
+                // Were more let in than get their Welcome in time, they would leave, and their handshakes were for nothing.
+                tokio::time::timeout(ARRIVES_WITHIN, arrived.cancelled()).await.ok();
+            }
+            drop(place);
         }
         Err(refused) => {
             count(match refused {
@@ -417,8 +426,8 @@ impl Door {
         address: SocketAddr,
         slots: Slots,
         arrival: Arrival,
-    ) -> Result<Connection, Refused> {
-        let mut stream = self.shake_hands(Metered::new(stream), arrival).await?;
+    ) -> Result<(Connection, Place), Refused> {
+        let (mut stream, place) = self.shake_hands(Metered::new(stream), arrival).await?;
         stream.get_mut().0.let_in();
         let Slots { total, address: share } = slots;
         let (certificate, agent) = match self.clients {
@@ -435,20 +444,25 @@ impl Door {
         }
         let Limits { opening, request, stall, .. } = self.limits;
         let patience = Patience { opening, request, stall };
-        Ok(Connection::new(stream, peer, patience, Arc::clone(&self.counts), (total, agent)))
+        let counts = Arc::clone(&self.counts);
+        Ok((Connection::new(stream, peer, patience, counts, (total, agent)), place))
     }
 }
 
 impl Door {
     /// Reads a peer's first words, which costs nothing, and works on them when it is their turn.
-    async fn shake_hands(&self, stream: Metered, arrival: Arrival) -> Result<TlsStream<Metered>, Refused> {
+    async fn shake_hands(
+        &self,
+        stream: Metered,
+        arrival: Arrival,
+    ) -> Result<(TlsStream<Metered>, Place), Refused> {
         let within = self.limits.handshake;
         let first = tokio::time::timeout(within, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
         let first = first.map_err(|_| Refused::Late)?.map_err(Refused::Handshake)?;
-        let _place = self.turns.place(arrival).await.ok_or(Refused::NoTurn)?;
+        let place = self.turns.place(arrival).await.ok_or(Refused::NoTurn)?;
         let rest = self.turns.begin(|| first.into_stream(Arc::clone(&self.tls))).await;
         let done = tokio::time::timeout(within, rest).await;
-        done.map_err(|_| Refused::Late)?.map_err(Refused::Handshake)
+        Ok((done.map_err(|_| Refused::Late)?.map_err(Refused::Handshake)?, place))
     }
 }
 

@@ -89,10 +89,11 @@ impl AgentService for Agents {
         let peer = peer.and_then(|peer| Some((peer.certificate.clone()?, peer.addr.to_string())));
         let (peer, address) =
             peer.ok_or_else(|| Status::unauthenticated("this connection shows no agent's certificate"))?;
+        let arrived = request.extensions().get::<Peer>().map(Peer::arrival).unwrap_or_default();
         let (down, responses) = mpsc::channel(DOWN_QUEUE);
         let (agents, input) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            if let Err(status) = agents.serve((peer, address), input, &down).await {
+            if let Err(status) = agents.serve((peer, address), input, &down, arrived).await {
                 down.try_send(Err(status)).ok(); // An agent that left or does not read learns it by the stream's end.
             }
         });
@@ -111,10 +112,12 @@ impl Agents {
         (peer, address): (PeerIdentity, String),
         mut input: S,
         down: &Sender,
+        arrived: CancellationToken,
     ) -> Result<(), Status>
     where
         S: Stream<Item = Result<pb::SessionRequest, Status>> + Unpin,
     {
+        let _leaves = arrived.clone().drop_guard(); // Who is sent away holds no place either.
         let first = tokio::time::timeout(HELLO_WITHIN, input.next()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))?;
         let Some(Up::Hello(hello)) = first.transpose()?.and_then(|message| message.kind) else {
@@ -134,6 +137,7 @@ impl Agents {
         let served = async {
             session.welcome(self, down).await?;
             drop(admitted);
+            arrived.cancel();
             session.run(self, input, down).await
         };
         // A session ends wherever it waits: an agent that does not read cannot keep a revoked one open.
@@ -496,8 +500,11 @@ async fn enter(agents: &Agents, hello: &Heard, reading: Reading) -> Result<(Mapp
 /// How many other hosts have this machine id. They are told apart by what was issued to them, so it is no more than
 /// worth knowing.
 fn twins(state: &State, agent: AgentId, machine: Option<&str>) -> usize {
+    if machine.is_none() {
+        return 0;
+    }
     let others = state.hosts().filter(|host| host.agent != agent && host.state != HostState::Retired);
-    others.filter(|host| machine.is_some() && host.facts.get(MACHINE) == machine).count()
+    others.filter(|host| host.facts.get(MACHINE) == machine).count()
 }
 
 /// Who says Hello. An agent that does not tell its process is told apart by its boot. A machine that was copied while it

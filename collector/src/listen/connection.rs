@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::frames::{Frames, PREFACE};
@@ -34,6 +34,8 @@ pub struct Peer {
     unproven: Arc<Mutex<Option<Share<Origin>>>>,
     proven: Arc<AtomicBool>,
     cut: CancellationToken,
+    /// Cancelled when the peer has what it came for, or has left.
+    arrived: CancellationToken,
 }
 
 impl Peer {
@@ -43,7 +45,8 @@ impl Peer {
         share: Option<Share<Origin>>,
     ) -> Self {
         let (unproven, proven) = (Arc::new(Mutex::new(share)), Arc::default());
-        Self { addr, certificate, unproven, proven, cut: CancellationToken::new() }
+        let (cut, arrived) = Default::default();
+        Self { addr, certificate, unproven, proven, cut, arrived }
     }
 
     /// The peer has proved who it is, so it no longer counts against its address. To be called when a credential on
@@ -51,6 +54,11 @@ impl Peer {
     pub fn authenticated(&self) {
         self.proven.store(true, Ordering::Relaxed);
         drop(self.unproven.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// What to cancel when an agent has its Welcome: until then it holds a place among those that come in.
+    pub fn arrival(&self) -> CancellationToken {
+        self.arrived.clone()
     }
 
     /// Ends the connection, whatever it waits for.
@@ -96,6 +104,8 @@ pub struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     counts: Arc<Counts>,
     _held: Held,
+    /// Who leaves waits for nothing more.
+    _leaves: DropGuard,
 }
 
 impl Connection {
@@ -109,6 +119,7 @@ impl Connection {
         let since = Instant::now();
         Self {
             cut: Box::pin(peer.cut.clone().cancelled_owned()),
+            _leaves: peer.arrival().drop_guard(),
             io,
             peer,
             patience,

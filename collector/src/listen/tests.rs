@@ -505,6 +505,24 @@ async fn who_gets_no_turn_is_turned_away_before_any_work() {
     let _connection = next(&mut incoming).await;
 }
 
+// Cases: N19, C-D5
+#[tokio::test]
+async fn an_agent_holds_its_place_until_it_has_its_welcome() {
+    let site = Site::new();
+    let turn = Duration::from_millis(50);
+    let limits = Limits { handshakes: 1, turn, ..Limits::default() };
+    let (endpoint, mut incoming) = site.agents(limits, all()).await;
+    let counts = incoming.counts();
+    let (one, two) = (site.trust(Some(&site.agent(1))), site.trust(Some(&site.agent(2))));
+    let (_first, connection) = meet(&endpoint, &mut incoming, one).await;
+    assert!(speak_tls(&endpoint, Arc::clone(&two)).await.is_err(), "the first one waits for its Welcome");
+    assert_eq!((loaded(&counts.over_handshakes), loaded(&counts.accepted)), (1, 1));
+    connection.peer.arrival().cancel();
+    let (_second, second) = meet(&endpoint, &mut incoming, Arc::clone(&two)).await;
+    drop(second); // It left.
+    let _third = meet(&endpoint, &mut incoming, two).await;
+}
+
 #[tokio::test]
 async fn an_agent_learns_that_its_certificate_is_refused() {
     let (site, stranger) = (Site::new(), Site::new());

@@ -30,7 +30,7 @@ pub(super) struct Turns {
 #[derive(Debug)]
 pub(super) struct Arrival(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-/// A handshake that was begun.
+/// A handshake that was begun, or an agent that has no Welcome yet.
 #[derive(Debug)]
 pub(super) struct Place(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 

@@ -83,8 +83,14 @@ impl Bench {
         let peer =
             PeerIdentity { agent: agent(1), serial, not_before: Timestamp::MIN, not_after: Timestamp::MAX };
         tokio::spawn(async move {
-            if let Err(status) =
-                agents.serve((peer, "10.0.0.1:1".into()), ReceiverStream::new(input), &out).await
+            if let Err(status) = agents
+                .serve(
+                    (peer, "10.0.0.1:1".into()),
+                    ReceiverStream::new(input),
+                    &out,
+                    CancellationToken::new(),
+                )
+                .await
             {
                 out.try_send(Err(status)).ok();
             }
