@@ -13,8 +13,8 @@ use tocsin_tests::volume::can_mount;
 use crate::RULES;
 
 /// How often each test kills; with the others of this file some minutes on two cores.
-const KILLS: usize = 150;
-const AGENT_KILLS: usize = 250;
+const KILLS: usize = 200;
+const AGENT_KILLS: usize = 300;
 const CUTS: usize = 60;
 const AGENT_CUTS: usize = 40;
 const RESTARTS: usize = 20;

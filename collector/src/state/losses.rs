@@ -10,14 +10,15 @@
 
 use std::collections::BTreeMap;
 
-use tocsin_shared::alert::{AlertSource, Condition, ResolveReason};
+use tocsin_shared::alert::Condition;
 use tocsin_shared::event::{Actor, EventKind, Loss, LossState, Subject};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::severity::Severity;
 
 use super::decide::Decision;
+use super::own::Own;
 use super::{Command, Refusal, State};
-use crate::alert::{self, Raised};
+use crate::alert;
 use crate::incident;
 
 /// The source of the alert; which events are lost tells one from another.
@@ -127,15 +128,14 @@ pub(super) fn found(d: &mut Decision<'_>, findings: &Findings) {
         let lost = Loss { incidents_from, ..loss(range, LossState::Open) };
         let note = "what they said is not known; incidents are read only until an operator decides";
         d.by_actor(EventKind::EventsLost, d.now, note, Subject::Loss(lost));
-        let raised = raised(d, range.0, range.1);
-        alert::raise_now(d, raised, None);
+        alert(d, *range, true);
     }
     for first in restored {
         if let Some(known) = d.state.losses.0.get(first) {
             let read = Loss { state: LossState::Restored, ..known.clone() };
             let (first, last) = (read.first, read.last);
             d.by_actor(EventKind::EventsRestored, d.now, "", Subject::Loss(read));
-            end_alert(d, first, last);
+            alert(d, (first, last), false);
         }
     }
 }
@@ -152,7 +152,7 @@ pub(super) fn accept(d: &mut Decision<'_>, first: u64, last: u64) -> Result<(), 
     let accepted = Loss { first, last, state: LossState::Accepted, incidents_from };
     let note = format!("goes on without events {first} to {last}");
     d.by_actor(EventKind::LossAccepted, d.now, &note, Subject::Loss(accepted));
-    end_alert(d, first, last);
+    alert(d, (first, last), false);
     Ok(())
 }
 
@@ -202,18 +202,9 @@ pub(super) fn settle_incidents(d: &mut Decision<'_>) {
     }
 }
 
-fn identity(first: u64, last: u64) -> Labels {
-    Labels::new([("first_event", first.to_string()), ("last_event", last.to_string())])
-}
-
-fn end_alert(d: &mut Decision<'_>, first: u64, last: u64) {
-    let key = alert::dedup_key(AlertSource::Host, SOURCE, None, &identity(first, last));
-    alert::settle(d, &key, ResolveReason::Source, d.now, None);
-}
-
-/// It pages like any critical alert of production, with an incident of its own: new ones about anything else wait.
-fn raised(d: &Decision<'_>, first: u64, last: u64) -> Raised {
-    let (severity, env) = (Severity::Critical, d.config.env_without_label);
+/// The alert about a loss: while it is open it pages like any critical one of production, with an incident of its own:
+/// new ones about anything else wait.
+fn alert(d: &mut Decision<'_>, (first, last): (u64, u64), open: bool) {
     let summary = format!(
         "data loss, events {first} to {last} of the journal: incidents are read only and no new ones open until \
          someone decides"
@@ -222,24 +213,15 @@ fn raised(d: &Decision<'_>, first: u64, last: u64) -> Raised {
         "put the journal's file back from a backup and start again, or go on without it: \
          `tocsin journal accept-loss --from {first} --to {last}`"
     );
-    let identity = identity(first, last);
-    Raised {
-        source: AlertSource::Host,
-        source_id: SOURCE.into(),
-        labels: identity.with([
-            ("alertname", ALERTNAME),
-            ("env", env.as_str()),
-            ("severity", severity.as_str()),
-        ]),
-        identity,
-        annotations: Labels::new([("summary", summary.as_str()), ("look_first", look_first.as_str())]),
-        severity,
-        env,
-        agent: None,
-        since: d.now,
-        at: d.now,
-        value: 1.0,
-    }
+    let own = Own {
+        source: SOURCE,
+        alertname: ALERTNAME,
+        identity: Labels::new([("first_event", first.to_string()), ("last_event", last.to_string())]),
+        severity: Severity::Critical,
+        instance: None,
+        look_first: Some(&look_first),
+    };
+    own.stands(d, open.then_some(&*summary));
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) struct Own<'a> {
     pub(super) severity: Severity,
     /// The collector's host.
     pub(super) instance: Option<&'a str>,
-    pub(super) look_first: Option<&'static str>,
+    pub(super) look_first: Option<&'a str>,
 }
 
 impl Own<'_> {
