@@ -112,6 +112,9 @@ async fn near_its_memory_limit_metrics_give_way_and_outcomes_go_on() -> anyhow::
     }
     wait_until("a refusal", SOON, async || host.log().ok()?.contains("RESOURCE_EXHAUSTED").then_some(()))
         .await?;
+    let connected = now_ms();
+    let ticks = async || (now_ms() > connected + 3_000).then_some(()); // A row a second, and only the agent knows of them.
+    wait_until("rows that are refused", SOON, ticks).await?;
     assert_eq!(rows(&site).await, 0, "rows are refused, not kept");
     site.stop_collector().await?;
     site.configure("")?;
