@@ -51,7 +51,7 @@ async fn finish(site: &Site, strand: Option<u32>) -> Result<(), Status> {
 
 fn refused(step: Result<(), Status>, says: &str) {
     let status = step.unwrap_err();
-    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains(says), "{says}: {status}");
 }
 

@@ -34,7 +34,12 @@ pub fn run_time(taken: Duration) -> String {
 
 /// The age of an instant: `3m12s`; an instant ahead of `now` is `in 5s`, because clocks differ.
 pub fn age(now: Timestamp, at: Timestamp) -> String {
-    if at > now { format!("in {}", span(at.since(now))) } else { span(now.since(at)) }
+    if is_ahead(now, at) { format!("in {}", span(at.since(now))) } else { span(now.since(at)) }
+}
+
+/// What the collector has just stamped is not ahead because it came faster than the clocks agree.
+fn is_ahead(now: Timestamp, at: Timestamp) -> bool {
+    at.since(now) >= Duration::from_secs(1)
 }
 
 /// RFC 3339, UTC, seconds: `2026-11-23T10:12:50Z`.
@@ -48,7 +53,7 @@ pub fn seconds(at: Timestamp) -> String {
 
 /// `2026-11-23T10:12:50Z (3m12s ago)`.
 pub fn when(now: Timestamp, at: Timestamp) -> String {
-    if at > now {
+    if is_ahead(now, at) {
         format!("{} ({})", seconds(at), age(now, at))
     } else {
         format!("{} ({} ago)", seconds(at), age(now, at))
@@ -157,6 +162,8 @@ mod tests {
         let earlier = now.minus(Duration::from_secs(192));
         assert_eq!(when(now, earlier), "2026-11-23T10:09:38Z (3m12s ago)");
         assert_eq!(when(now, now.plus(Duration::from_secs(5))), "2026-11-23T10:12:55Z (in 5s)");
+        let stamped = now.plus(Duration::from_millis(200));
+        assert_eq!(when(now, stamped), "2026-11-23T10:12:50Z (0s ago)", "clocks differ by more");
         assert_eq!(seconds(Timestamp::MAX), format!("{}ms", i64::MAX));
         assert_eq!(instant(0), None);
     }

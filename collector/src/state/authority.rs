@@ -92,12 +92,12 @@ pub(super) fn begin(d: &mut Decision<'_>, new: &NewAuthority) -> Result<(), Refu
             "authority {} of the last rotation is still trusted: `tocsin authority rotate finish` first",
             old.number
         );
-        return Err(Refusal::denied(why));
+        return Err(Refusal::precondition(why));
     }
     if d.state.authorities().any(|known| known.sha256 == new.sha256) {
         let why =
             "this authority was here before: remove it from `authority/incoming` or put another one there";
-        return Err(Refusal::denied(why));
+        return Err(Refusal::precondition(why));
     }
     if d.now < new.not_before || d.now >= new.not_after {
         return Err(Refusal::invalid(format!(
@@ -128,7 +128,7 @@ fn add(d: &mut Decision<'_>, new: &NewAuthority, state: AuthorityState) {
 pub(super) fn cancel(d: &mut Decision<'_>) -> Result<(), Refusal> {
     if let Some(old) = standing(d.state, AuthorityState::Outgoing) {
         let why = format!("the new authority signs already: retire authority {} with `finish`", old.number);
-        return Err(Refusal::denied(why));
+        return Err(Refusal::precondition(why));
     }
     if let Some(incoming) = standing(d.state, AuthorityState::Incoming) {
         change(d, incoming, AuthorityState::Retired, "cancelled");
@@ -144,14 +144,14 @@ pub(super) fn switch(d: &mut Decision<'_>, strand: Option<u32>, overlap: Duratio
         _ if standing(d.state, AuthorityState::Outgoing).is_some() => return Ok(()),
         _ => {
             let why = "no rotation is under way: `tocsin authority rotate begin` starts one";
-            return Err(Refusal::denied(why));
+            return Err(Refusal::precondition(why));
         }
     };
     let left = Followers::of(d.state).unreported;
     let from = incoming.state_since.plus(overlap);
     confirm(&left, "have not reported that they trust the new authority", strand)?;
     if strand.is_none() && d.now < from {
-        return Err(Refusal::denied(format!(
+        return Err(Refusal::precondition(format!(
             "certificates of before this rotation may still be in use: switch from {from} on, or confirm now with \
              `--strand 0` that nobody is left behind"
         )));
@@ -167,7 +167,7 @@ pub(super) fn finish(d: &mut Decision<'_>, strand: Option<u32>) -> Result<(), Re
     if standing(d.state, AuthorityState::Incoming).is_some() {
         let why =
             "the new authority signs nothing yet: `tocsin authority rotate switch` first, or `cancel` it";
-        return Err(Refusal::denied(why));
+        return Err(Refusal::precondition(why));
     }
     let Some(outgoing) = standing(d.state, AuthorityState::Outgoing) else { return Ok(()) };
     let left = Followers::of(d.state).to_renew;
@@ -192,13 +192,13 @@ fn confirm(left: &[String], why: &str, strand: Option<u32>) -> Result<(), Refusa
     let number = left.len();
     match strand {
         None if number == 0 => Ok(()),
-        None => Err(Refusal::denied(format!(
+        None => Err(Refusal::precondition(format!(
             "{number} of the hosts {why}: {}; bring them back or retire them, or leave them behind with \
              `--strand {number}`",
             named(left)
         ))),
         Some(strand) if strand as usize == number => Ok(()),
-        Some(strand) => Err(Refusal::denied(format!(
+        Some(strand) => Err(Refusal::precondition(format!(
             "`--strand {strand}` is not the number of hosts that would be left behind, which is {number}{}",
             if left.is_empty() { String::new() } else { format!(": {}", named(left)) }
         ))),

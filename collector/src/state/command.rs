@@ -359,6 +359,10 @@ impl Refusal {
         Self::Invalid { what: what.into() }
     }
 
+    pub(crate) fn precondition(what: impl Into<String>) -> Self {
+        Self::Precondition { what: what.into() }
+    }
+
     pub(crate) fn denied(why: impl Into<String>) -> Self {
         Self::Denied { why: why.into() }
     }

@@ -146,7 +146,7 @@ pub(super) fn accept(d: &mut Decision<'_>, first: u64, last: u64) -> Result<(), 
     match known.map(|loss| loss.state) {
         Some(LossState::Open) => {}
         Some(LossState::Accepted | LossState::Settled) => return Ok(()),
-        _ => return Err(Refusal::Precondition { what: not_lost(d.state, first, last) }),
+        _ => return Err(Refusal::precondition(not_lost(d.state, first, last))),
     }
     let incidents_from = known.map_or(0, |loss| loss.incidents_from);
     let accepted = Loss { first, last, state: LossState::Accepted, incidents_from };

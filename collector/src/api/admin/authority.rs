@@ -58,7 +58,7 @@ impl Api {
         }
         if self.read(|state| standing(state, AuthorityState::Outgoing).is_some()).await? {
             let why = "the last rotation is not over: `tocsin authority rotate finish` first";
-            return Err(Status::permission_denied(why));
+            return Err(Status::failed_precondition(why));
         }
         if !clock::is_known() {
             return Err(Status::unavailable("the collector's clock says what cannot be: set it first"));
