@@ -215,7 +215,7 @@ async fn a_rotation_is_durable_names_who_is_left_behind_and_can_be_repeated() {
     }
     for (strand, says) in [(None, "1 of the hosts have not reported"), (Some(2), "which is 1: web-1")] {
         let refused = api.switch_rotation(call(pb::SwitchRotationRequest { strand })).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains(says), "{refused}");
     }
     let switched = pb::SwitchRotationRequest { strand: Some(1) };
