@@ -272,6 +272,9 @@ mod tests {
         presence.begin(AGENT, 1, first.clone(), start, at);
         presence.begin(AGENT, 2, second.clone(), start, at);
         assert!(first.is_cancelled() && !second.is_cancelled());
+        let late = CancellationToken::new();
+        presence.begin(AGENT, 1, late.clone(), start, at);
+        assert!(late.is_cancelled() && !second.is_cancelled(), "an older one that comes late does not win");
         presence.end(AGENT, 1);
         assert!(presence.of(AGENT).1, "the older session's end does not end the newer");
         presence.beat(AGENT, 1, start + HEARTBEAT, at);
