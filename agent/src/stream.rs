@@ -75,14 +75,13 @@ pub(crate) enum Ended {
 
 /// What the collector said at the end, or what became of the connection.
 fn said(status: &tonic::Status) -> String {
-    match (status.source(), status.code()) {
-        // The answer to a certificate that is refused comes late in TLS 1.3, and looks like this.
-        (_, Code::Cancelled) => {
-            "the connection broke off; if it does each time, the certificate of this host may be revoked"
-                .into()
-        }
-        (None, _) => format!("the collector ended the session: {}", status.message()),
-        (Some(_), _) => format!("the connection broke off: {}", status.message()),
+    let why = status.message();
+    // The answer to a certificate that is refused comes late in TLS 1.3, and looks like any end of a connection.
+    match status.source().is_some() || status.code() == Code::Cancelled {
+        true => format!(
+            "the connection broke off ({why}); if it does each time, the certificate of this host may be revoked"
+        ),
+        false => format!("the collector ended the session: {why}"),
     }
 }
 
