@@ -122,9 +122,7 @@ impl Ended {
             _ => false,
         }
     }
-}
 
-impl Ended {
     /// Whether one end does not know the other's authority.
     fn is_strange(&self) -> bool {
         use ConnectError::{CertificateRefused, UnknownAuthority};

@@ -52,8 +52,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub rows: usize,
-    /// Of the rows: those that came after younger ones.
-    pub late: usize,
     pub outcomes: usize,
     pub acts: usize,
     pub events: usize,
@@ -63,7 +61,6 @@ pub struct Counts {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.rows += other.rows;
-        self.late += other.late;
         self.outcomes += other.outcomes;
         self.acts += other.acts;
         self.events += other.events;
@@ -73,9 +70,8 @@ impl std::ops::AddAssign for Counts {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows, late, outcomes, acts, events, transitions } = self;
-        write!(f, "{rows} rows ({late} late), {outcomes} outcomes, {acts} acts, {events} events, ")?;
-        write!(f, "{transitions} transitions")
+        let Self { rows, outcomes, acts, events, transitions } = self;
+        write!(f, "{rows} rows, {outcomes} outcomes, {acts} acts, {events} events, {transitions} transitions")
     }
 }
 
@@ -176,9 +172,6 @@ impl Promises {
         let books = || self.hosts.iter().map(|book| lock(book));
         Counts {
             rows: books().map(|book| book.rows.len()).sum(),
-            late: books()
-                .map(|book| book.late.iter().map(|(a, b)| (b - a + 1) as usize).sum::<usize>())
-                .sum(),
             outcomes: books().map(|book| book.outcomes.len()).sum(),
             acts: lock(&self.acts).iter().filter(|act| act.answer == Answer::Done).count(),
             events: received.len(),

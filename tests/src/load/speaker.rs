@@ -118,10 +118,7 @@ impl Speaker {
     }
 
     fn heard(&self, session: &Session) {
-        let mut book = lock(&self.book);
-        book.late.extend(session.settled[Lane::Samples.index()].holes());
-        let heard = book.acknowledged(session.taken, session.outcomes_taken);
-        drop(book);
+        let heard = lock(&self.book).acknowledged(session.taken, session.outcomes_taken);
         heard.unwrap_or_else(|what| self.shared.promises.broke(what));
     }
 

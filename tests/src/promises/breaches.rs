@@ -8,9 +8,6 @@ use tocsin_proto::pb;
 
 use super::rows::{HostBook, Row};
 
-/// From the end of a stretch of late rows until everything is told in time again, beside what the rule itself waits.
-const CAUGHT_UP: i64 = 3_000;
-
 /// A rule of the load: its alert's name, its `for` and its `keep_firing_for` in milliseconds. A slot has the rule of its
 /// number, modulo their count.
 pub const RULES: [(&str, i64, i64); 5] =
@@ -42,16 +39,6 @@ fn transitions(rows: &[Row], slot: usize, (hold, keep): (i64, i64)) -> Vec<Trans
     told
 }
 
-/// Times of which transitions are not compared: what rows say that came after younger ones is told with those, not at
-/// its own time. It is how a power cut may leave a group that nobody was promised: its end there, its beginning not.
-fn blind(book: &HostBook, (hold, keep): (i64, i64)) -> Vec<(i64, i64)> {
-    let at = |seq: u64| book.rows.get(seq as usize - 1).map_or(i64::MAX, |row| row.at_ms);
-    book.late
-        .iter()
-        .map(|(first, last)| (at(*first), at(*last).saturating_add(hold + keep + CAUGHT_UP)))
-        .collect()
-}
-
 /// What a host's rows call for against what was told of it.
 pub(super) fn check(book: &HostBook, events: &[&pb::Event]) -> Vec<String> {
     let mut told: BTreeMap<String, Vec<(&str, i64)>> = BTreeMap::new();
@@ -66,12 +53,8 @@ pub(super) fn check(book: &HostBook, events: &[&pb::Event]) -> Vec<String> {
     let slots = book.rows.first().map_or(0, |row| row.levels.len());
     let wrong = (0..slots).filter_map(|slot| {
         let (rule, hold, keep) = RULES[slot % RULES.len()];
-        let blind = blind(book, (hold, keep));
-        let compared = |at: i64| !blind.iter().any(|(from, to)| (*from..=*to).contains(&at));
-        let mut called_for = transitions(&book.rows, slot, (hold, keep));
-        called_for.retain(|(_, at)| compared(*at));
-        let mut told = told.get(&slot.to_string()).cloned().unwrap_or_default();
-        told.retain(|(_, at)| compared(*at));
+        let called_for = transitions(&book.rows, slot, (hold, keep));
+        let told = told.get(&slot.to_string()).cloned().unwrap_or_default();
         let at = (0..called_for.len().max(told.len())).find(|at| told.get(*at) != called_for.get(*at))?;
         let (is, wanted) = (told.get(at), called_for.get(at));
         Some(format!(

@@ -1,6 +1,6 @@
 //! What one virtual host made, and how much of it was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tocsin_proto::pb;
 
@@ -33,8 +33,6 @@ pub struct HostBook {
     /// Sent at some time, perhaps never received.
     pub rows_sent: u64,
     pub outcomes_sent: u64,
-    /// Rows that the collector had not when it had younger ones: first and last, each stretch once.
-    pub late: BTreeSet<(u64, u64)>,
 }
 
 impl HostBook {
