@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod journal;
 pub mod samples;
 pub mod metadata;
+mod ask;
 pub mod rules;
 pub mod evaluate;
 pub mod state;

@@ -4,8 +4,20 @@
 //! route that is not there is reached by nobody. Promise: every answer that is not a success is Prometheus' error JSON.
 //! Not here: the engine (`promql`), how many queries run at a time (`api::places`).
 
+mod answer;
+mod call;
 mod failure;
+mod federate;
+mod json;
+mod metadata;
+mod names;
+mod parameters;
+mod query;
+mod rules;
 mod status;
+mod targets;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -32,7 +44,21 @@ const PATIENCE: f64 = 0.9;
 pub(crate) fn router(api: Api, answer: Duration) -> Router {
     let packed = CompressionLayer::new().quality(CompressionLevel::Fastest);
     Router::new()
+        .route("/api/v1/query", get(query::instant).post(query::instant))
+        .route("/api/v1/query_range", get(query::range).post(query::range))
+        .route("/api/v1/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/api/v1/format_query", get(query::format).post(query::format))
+        .route("/api/v1/series", get(names::series).post(names::series))
+        .route("/api/v1/labels", get(names::labels).post(names::labels))
+        .route("/api/v1/label/{name}/values", get(names::values))
+        .route("/api/v1/metadata", get(metadata::metadata))
+        .route("/api/v1/rules", get(rules::rules))
+        .route("/api/v1/alerts", get(rules::alerts))
+        .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/status/buildinfo", get(status::build))
+        .route("/api/v1/status/runtimeinfo", get(status::runtime))
+        .route("/api/v1/status/tsdb", get(status::tsdb))
+        .route("/federate", get(federate::federate))
         .with_state(api)
         .fallback(async || Failure::new(Kind::NotFound, "there is no such path"))
         .layer(packed.compress_when(SizeAbove::new(PACKED_FROM)))
@@ -66,6 +92,12 @@ pub(crate) fn denied(denied: &Denied, why: String) -> Response<Body> {
         Denied::OtherMethod { .. } => Kind::OtherMethod,
     };
     Failure::new(kind, why).into_response()
+}
+
+/// The answer on the loopback to a request for another host.
+pub(crate) fn misdirected() -> Response<Body> {
+    let why = "queries are answered here for localhost, 127.0.0.1 and [::1] alone: ask for one of these";
+    Failure::new(Kind::Forbidden, why).into_response()
 }
 
 /// The answer to a request that failed inside.

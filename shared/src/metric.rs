@@ -126,6 +126,60 @@ pub fn describe(metric: &str) -> (Kind, Unit) {
     (kind, unit)
 }
 
+/// What the families of the agents' metrics tell, by prefix; the first match counts.
+const HELPS: &[(&str, &str)] = &[
+    ("node_arp_", "Entries of the ARP table by device, from /proc/net/arp."),
+    ("node_bonding_", "Links of bonded network devices, from /sys/class/net."),
+    ("node_boot_time_seconds", "When the host was booted, in seconds since 1970, from /proc/stat."),
+    ("node_context_switches_total", "Context switches since boot, from /proc/stat."),
+    ("node_cpu_guest_seconds_total", "Seconds that CPUs ran guests, by mode, from /proc/stat."),
+    ("node_cpu_seconds_total", "Seconds that CPUs spent in each mode, from /proc/stat."),
+    ("node_cpu_", "What the kernel says of CPUs: frequencies, throttling, identity."),
+    ("node_disk_", "Reads, writes and busy time of block devices, from /proc/diskstats."),
+    ("node_dmi_", "Identity of the machine, from /sys/class/dmi."),
+    ("node_edac_", "Memory errors that hardware corrected, or did not, from /sys/devices/system/edac."),
+    ("node_entropy_", "Entropy that the kernel has for random numbers."),
+    ("node_exporter_", "The program that collects this host's metrics."),
+    ("node_filefd_", "Open files of the host and how many there may be, from /proc/sys/fs/file-nr."),
+    ("node_filesystem_", "Size and room of file systems, in bytes and files, by mount."),
+    ("node_forks_total", "Processes and threads started since boot, from /proc/stat."),
+    ("node_hwmon_", "Sensors of the hardware: temperatures, fans, voltages, from /sys/class/hwmon."),
+    ("node_intr_total", "Interrupts since boot, from /proc/stat."),
+    ("node_kernel_hung_", "Tasks that the kernel found hung."),
+    ("node_load", "Load average over 1, 5 or 15 minutes, from /proc/loadavg."),
+    ("node_md_", "Software RAID arrays, from /proc/mdstat."),
+    ("node_memory_", "A line of /proc/meminfo."),
+    ("node_netstat_", "Counters of the network protocols, from /proc/net."),
+    ("node_network_", "Traffic, errors and state of network devices, from /proc/net/dev and /sys/class/net."),
+    ("node_nf_conntrack_", "Tracked connections and how many there may be."),
+    ("node_os_", "The operating system, from /etc/os-release."),
+    ("node_pressure_", "Seconds that tasks waited for a resource, from /proc/pressure."),
+    ("node_procs_", "Processes that run or are blocked, from /proc/stat."),
+    ("node_schedstat_", "Seconds that tasks ran or waited for a CPU, from /proc/schedstat."),
+    ("node_scrape_collector_", "How collecting a family went: whether it did, and how long it took."),
+    ("node_selinux_", "State of SELinux."),
+    ("node_sockstat_", "Sockets in use, from /proc/net/sockstat."),
+    ("node_softnet_", "Packets at each CPU before the protocols, from /proc/net/softnet_stat."),
+    ("node_tcp_", "TCP connections by state."),
+    ("node_textfile_", "Files of metrics that others write on the host."),
+    ("node_thermal_zone_", "Temperatures of thermal zones, from /sys/class/thermal."),
+    ("node_cooling_device_", "State of cooling devices, from /sys/class/thermal."),
+    ("node_time_", "The host's clock."),
+    ("node_timex_", "How well the host's clock is kept in time, from adjtimex."),
+    ("node_udp_queues", "Bytes that wait in queues of UDP sockets."),
+    ("node_uname_info", "Kernel and name of the host, from uname."),
+    ("node_vmstat_", "A line of /proc/vmstat."),
+    ("process_", "The agent's own process: CPU time, memory, open files."),
+    ("tocsin_agent_", "The agent itself."),
+    ("tocsin_", "Tocsin itself."),
+    ("up", "1 for each row that the host's agent has sent."),
+];
+
+/// What a metric of an agent tells, in a sentence; empty for what no family is known of.
+pub fn help(metric: &str) -> &'static str {
+    HELPS.iter().find(|(prefix, _)| metric.starts_with(prefix)).map_or("", |(_, help)| help)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

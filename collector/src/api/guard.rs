@@ -108,15 +108,13 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(300);
 
 /// What goes with an answer is held until its body was taken or given up. Who does not take it loses the connection:
 /// nothing else frees what HTTP/2 keeps for it.
-fn holding(mut response: Response<Body>, peer: Option<Peer>) -> Response<Body> {
+pub(crate) fn holding(mut response: Response<Body>, cut: impl FnOnce() + Send + 'static) -> Response<Body> {
     let Some(held) = response.extensions_mut().remove::<Held>() else { return response };
     let taken = CancellationToken::new();
     let (is_taken, guard) = (taken.clone(), taken.drop_guard());
     tokio::spawn(async move {
-        if tokio::time::timeout(TAKEN_WITHIN, is_taken.cancelled()).await.is_err()
-            && let Some(peer) = peer
-        {
-            peer.cut();
+        if tokio::time::timeout(TAKEN_WITHIN, is_taken.cancelled()).await.is_err() {
+            cut();
         }
     });
     response.map(|body| {
@@ -166,7 +164,7 @@ where
                         true => Ok(Status::internal(failed).into_http()),
                         false => Ok(web::failed(failed).map(Body::new)),
                     });
-                    Ok(holding(answer?, peer))
+                    Ok(holding(answer?, move || peer.iter().for_each(Peer::cut)))
                 })
             }
             Err(refusal) => Box::pin(async move { Ok(refusal) }),

@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use super::json::Json;
+
 /// Longer texts are cut; what callers gave may be in them.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
@@ -89,8 +91,10 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self { kind, text } = self;
-        let body = serde_json::json!({ "status": "error", "errorType": kind.as_str(), "error": text });
-        let mut response = Response::new(Body::from(body.to_string()));
+        let mut json = Json::default();
+        json.raw("{\"status\":\"error\",\"errorType\":").text(kind.as_str());
+        json.raw(",\"error\":").text(&text).raw("}");
+        let mut response = Response::new(Body::from(json.into_bytes()));
         *response.status_mut() = kind.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
