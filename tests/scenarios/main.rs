@@ -18,6 +18,7 @@ mod lives;
 mod network;
 mod restart;
 mod scarce;
+mod web;
 
 /// The rule that the scenarios break and mend: a text file of the host says how it stands.
 const RULES: &str = r#"
