@@ -183,10 +183,10 @@ fn write_value(json: &mut Json, value: &Value, at: Timestamp) -> Result<(), Fail
     let at = at.as_millis();
     match value {
         Value::Scalar(value) => {
-            json.raw("\"resultType\":\"scalar\",\"result\":").sample(at, *value);
+            json.raw("\"resultType\":\"scalar\",\"result\":").scalar(at, *value);
         }
         Value::Text(text) => {
-            json.raw("\"resultType\":\"string\",\"result\":[").time(at).raw(",").text(text).raw("]");
+            json.raw("\"resultType\":\"string\",\"result\":[").short_time(at).raw(",").text(text).raw("]");
         }
         Value::Vector(elements) => {
             json.raw("\"resultType\":\"vector\",\"result\":[");
