@@ -183,6 +183,11 @@ impl WindowFunction {
     pub(crate) fn keeps_name(self) -> bool {
         matches!(self, Self::First | Self::Last)
     }
+
+    /// These add what a counter had reached wherever it falls.
+    pub(crate) fn follows_counter(self) -> bool {
+        matches!(self, Self::Rate | Self::Increase)
+    }
 }
 
 /// Functions of one value.

@@ -1,7 +1,5 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
-use std::cell::Cell;
-
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
@@ -86,29 +84,21 @@ impl Evaluator<'_> {
             window::check(function, |at| parameters[at].at(step))?;
         }
         let mut block = Block::new(grid.count);
+        let mut rows = WindowRows::default();
         self.each_series(window, grid, &mut |labels, times, values| {
-            let first_end = self.look(window.shift, grid.start);
-            let mut high = times.partition_point(|time| *time <= first_end);
-            let first_start = first_end.saturating_sub(window.range);
-            let mut low = times[..high].partition_point(|time| *time <= first_start);
-            let visits = Cell::new(0);
-            let row = (0..grid.count).map(|step| {
-                let end = self.look(window.shift, grid.at(step));
+            let ends = |step| self.look(window.shift, grid.at(step));
+            rows.find(times, (0..grid.count).map(ends), window.range);
+            let monotonic = function.follows_counter() && !values.windows(2).any(|pair| pair[1] < pair[0]);
+            let row = rows.bounds.iter().enumerate().map(|(step, (low, high))| {
+                let end = ends(step);
+                let (times, values) = (&times[*low..*high], &values[*low..*high]);
                 let start = end.saturating_sub(window.range);
-                while high < times.len() && times[high] <= end {
-                    high += 1;
-                }
-                while low < high && times[low] <= start {
-                    low += 1;
-                }
-                visits.set(visits.get() + (high - low) as u64);
-                let (times, values) = (&times[low..high], &values[low..high]);
-                let samples = Samples { times, values, start, end, now: grid.at(step) };
+                let samples = Samples { times, values, monotonic, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
             block.push(labels.clone(), row);
             self.charge(grid.count)?;
-            self.charge_visits(visits.get())?;
+            self.charge_visits(rows.visits)?;
             self.check_series(block.len())
         })?;
         Ok(block)
@@ -205,6 +195,34 @@ fn keep(
     for (time, value) in times.zip(values).filter(|(_, value)| !is_stale(**value)) {
         kept_times.push(time);
         kept_values.push(*value);
+    }
+}
+
+/// Which rows lie in the window of each step. Series of one host have the same times, and are then not asked again.
+#[derive(Default)]
+struct WindowRows {
+    times: Vec<i64>,
+    bounds: Vec<(usize, usize)>,
+    /// Rows of all windows together.
+    visits: u64,
+}
+
+impl WindowRows {
+    /// Finds them for windows that end at `ends`, ascending, and are open on the left.
+    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>, range: i64) {
+        if !self.bounds.is_empty() && self.times == times {
+            return;
+        }
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        self.bounds.clear();
+        let (mut low, mut high) = (0, 0);
+        self.bounds.extend(ends.map(|end| {
+            high += times[high..].partition_point(|time| *time <= end);
+            low += times[low..high].partition_point(|time| *time <= end.saturating_sub(range));
+            (low, high)
+        }));
+        self.visits = self.bounds.iter().map(|(low, high)| (high - low) as u64).sum();
     }
 }
 
