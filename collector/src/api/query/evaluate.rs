@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tocsin_promql::{Element, EvalError, Expr, Limits, SeriesPoints, Value};
+use tocsin_promql::{Element, EvalError, Expr, Options, SeriesPoints, Value};
 use tocsin_proto::convert::labels_out;
 use tocsin_proto::pb;
 use tocsin_shared::labels::Labels;
@@ -11,6 +11,7 @@ use tocsin_shared::time::Timestamp;
 use tonic::Status;
 
 use super::super::refusal;
+use crate::ask::{self, AskError};
 use crate::samples::{SelectError, Store};
 
 /// Points in one answer, some 70 MB: beyond it nobody looks, and everybody waits.
@@ -26,22 +27,15 @@ pub(super) struct Steps {
 
 /// Evaluates at one instant.
 pub(super) fn instant(store: &Store, expr: &Expr, at: Timestamp) -> Result<pb::InstantResponse, Status> {
-    let limits = Limits::default();
-    let view = store.view().with_samples_max(limits.samples);
-    let value = tocsin_promql::instant(expr, &view, at, &limits);
-    // A selection that failed is the cause of whatever else is wrong.
-    view.take_error().map_or(Ok(()), |error| Err(unreadable(&error)))?;
-    answer(value.map_err(|error| refused(&error))?, at)
+    let value = ask::instant(store, expr, at, &Options::default()).map_err(|error| unanswered(&error))?;
+    answer(value.value, at)
 }
 
 /// Evaluates at every step of a range.
 pub(super) fn range(store: &Store, expr: &Expr, steps: Steps) -> Result<Vec<pb::PointSeries>, Status> {
-    let limits = Limits::default();
     let Steps { start, end, step } = steps;
-    let view = store.view().with_samples_max(limits.samples);
-    let series = tocsin_promql::range(expr, &view, start, end, step, &limits);
-    view.take_error().map_or(Ok(()), |error| Err(unreadable(&error)))?;
-    let series = series.map_err(|error| refused(&error))?;
+    let series = ask::range(store, expr, (start, end), step, &Options::default());
+    let series = series.map_err(|error| unanswered(&error))?.value;
     check_points(series.iter().map(|series| series.points.len()).sum())?;
     Ok(series.iter().map(series_out).collect())
 }
@@ -84,12 +78,20 @@ fn check_points(points: usize) -> Result<(), Status> {
     Ok(())
 }
 
+fn unanswered(error: &AskError) -> Status {
+    match error {
+        AskError::Refused(error) => refused(error),
+        AskError::Unreadable(error) => unreadable(error),
+    }
+}
+
 fn refused(error: &EvalError) -> Status {
     match error {
         EvalError::Stopped => Status::deadline_exceeded(error.to_string()),
         EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
             Status::resource_exhausted(error.to_string())
         }
+        EvalError::Stopped => Status::deadline_exceeded(error.to_string()),
         EvalError::TooManySteps { .. }
         | EvalError::InvalidRange
         | EvalError::InvalidStep
