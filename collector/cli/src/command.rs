@@ -2,6 +2,7 @@
 
 mod ask;
 mod feed;
+mod promqltest;
 mod rules;
 mod up;
 
@@ -41,6 +42,7 @@ pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
     match command.unwrap_or_else(|| Command::Up(Up::default())) {
         Command::Up(up) => up::up(&context, up),
         Command::Rules(RulesCommand::Check { files }) => rules::check(&files, &context.screen),
+        Command::PromqlTest(test) => promqltest::run(&test, &context.screen),
         Command::Feed(FeedCommand::Tail(tail)) => small_runtime()?.block_on(feed::tail(&context, tail)),
         command => small_runtime()?.block_on(ask::ask(&context, command)),
     }

@@ -83,7 +83,9 @@ pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failu
             screen
                 .show(&AcceptedLossView { accepted: LostView { first, last }, open }, journal::draw_accepted)
         }
-        Command::Up(_) | Command::Feed(_) => Err(Failure::Usage("this command does not ask once".into())),
+        Command::Up(_) | Command::Feed(_) | Command::PromqlTest(_) => {
+            Err(Failure::Usage("this command does not ask once".into()))
+        }
     }
 }
 

@@ -87,6 +87,7 @@ fn unanswered(error: &AskError) -> Status {
 
 fn refused(error: &EvalError) -> Status {
     match error {
+        EvalError::Stopped => Status::deadline_exceeded(error.to_string()),
         EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
             Status::resource_exhausted(error.to_string())
         }
