@@ -123,11 +123,7 @@ fn expr(asked: &Asked) -> Result<Expr, Failure> {
 
 /// The first and the last instant of a range, and its step.
 fn steps(asked: &Asked) -> Result<((Timestamp, Timestamp), Duration), Failure> {
-    let needed = |name: &str| match asked.first(name) {
-        Some(_) => asked.time(name, Timestamp::MIN),
-        None => Err(invalid(name, "cannot parse \"\" to a valid timestamp")),
-    };
-    let (start, end) = (needed("start")?, needed("end")?);
+    let (start, end) = (asked.needed_time("start")?, asked.needed_time("end")?);
     if end < start {
         return Err(invalid("end", "end timestamp must not be before start time"));
     }

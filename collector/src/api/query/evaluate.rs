@@ -87,7 +87,6 @@ fn unanswered(error: &AskError) -> Status {
 
 fn refused(error: &EvalError) -> Status {
     match error {
-        EvalError::Stopped => Status::deadline_exceeded(error.to_string()),
         EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
             Status::resource_exhausted(error.to_string())
         }
