@@ -9,10 +9,11 @@ mod reach;
 use regex::Regex;
 use tocsin_shared::labels::Labels;
 
-pub(crate) use build::build;
+pub(crate) use build::{build, experimental};
 pub(crate) use reach::{is_host_local, longest_range};
 
 use crate::labelling::Filter;
+use crate::places::Place;
 
 /// What a node gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(crate) enum Node {
         function: WindowFunction,
         window: Box<Window>,
         parameters: Vec<Node>,
+        /// Of the first argument.
+        place: Option<Place>,
     },
     Absent {
         inner: Box<Node>,
@@ -115,6 +118,13 @@ pub(crate) enum Node {
     HistogramQuantile {
         quantile: Box<Node>,
         input: Box<Node>,
+        /// Of both arguments.
+        places: [Option<Place>; 2],
+    },
+    HistogramFraction {
+        bounds: Box<[Node; 2]>,
+        input: Box<Node>,
+        place: Option<Place>,
     },
     Negate(Box<Node>),
     Binary(Box<Binary>),
@@ -274,6 +284,7 @@ pub(crate) struct Aggregate {
     pub(crate) input: Node,
     /// `k` or the quantile.
     pub(crate) parameter: Option<Node>,
+    pub(crate) parameter_place: Option<Place>,
     pub(crate) grouping: Filter,
 }
 

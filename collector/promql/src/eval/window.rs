@@ -8,22 +8,26 @@ use tocsin_shared::time::Timestamp;
 
 use super::walk::{Evaluator, Grid};
 use super::{ABSENT, Block, EvalError, Scalars, SeriesPoints};
-use crate::LOOK_BACK;
 use crate::functions::window::{self, Samples};
+use crate::places::Place;
 use crate::plan::{Fetch, Node, Window, WindowFunction, WindowInput};
 
 /// What is done with one series of a window: its labels, times and values, without staleness markers.
 type Visit<'v> = dyn FnMut(&Labels, &[i64], &[f64]) -> Result<(), EvalError> + 'v;
 
 impl Evaluator<'_> {
-    /// The newest sample at most 5 minutes old, at each step; `pick(time, value)` says what of it is wanted.
+    fn look_back(&self) -> i64 {
+        i64::try_from(self.options.look_back.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The newest sample no older than the look-back, at each step; `pick(time, value)` says what of it is wanted.
     pub(super) fn fetch(
         &self,
         fetch: &Fetch,
         grid: Grid,
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
-        let look_back = LOOK_BACK.as_millis() as i64;
+        let look_back = self.look_back();
         let (first, last) = (self.look(fetch.shift, grid.start), self.look(fetch.shift, grid.last()));
         if first == last {
             return self.fetch_latest(fetch, grid, pick);
@@ -58,7 +62,7 @@ impl Evaluator<'_> {
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
         let now = self.look(fetch.shift, grid.start);
-        let from = now.saturating_sub(LOOK_BACK.as_millis() as i64);
+        let from = now.saturating_sub(self.look_back());
         let mut block = Block::new(grid.count);
         let mut outcome = Ok(());
         let selector = &self.expr.selectors()[fetch.selector];
@@ -75,16 +79,21 @@ impl Evaluator<'_> {
     /// A function of each window, under the series' names.
     pub(super) fn over_window(
         &self,
-        function: WindowFunction,
+        (function, place): (WindowFunction, Option<Place>),
         window: &Window,
         parameters: &[Node],
         grid: Grid,
     ) -> Result<Block, EvalError> {
         let parameters =
             parameters.iter().map(|node| self.scalars(node, grid)).collect::<Result<Vec<Scalars>, _>>()?;
+        if function == WindowFunction::Quantile {
+            self.note_quantiles(&parameters[0], place, grid);
+        }
         for step in 0..grid.count {
             window::check(function, |at| parameters[at].at(step))?;
         }
+        let is_rate =
+            self.notes.listens() && matches!(function, WindowFunction::Rate | WindowFunction::Increase);
         let mut block = Block::new(grid.count);
         self.each_series(window, grid, &mut |labels, times, values| {
             let first_end = self.look(window.shift, grid.start);
@@ -106,7 +115,11 @@ impl Evaluator<'_> {
                 let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
+            let before = block.len();
             block.push(labels.clone(), row);
+            if is_rate && before < block.len() {
+                self.notes.rate_of(labels.metric(), place);
+            }
             self.charge(grid.count)?;
             self.charge_visits(visits.get())?;
             self.check_series(block.len())
@@ -186,8 +199,8 @@ impl Evaluator<'_> {
     }
 
     fn check_series(&self, series: usize) -> Result<(), EvalError> {
-        if self.limits.series < series {
-            return Err(EvalError::TooManySeries { limit: self.limits.series });
+        if self.options.limits.series < series {
+            return Err(EvalError::TooManySeries { limit: self.options.limits.series });
         }
         Ok(())
     }
