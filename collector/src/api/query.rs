@@ -122,16 +122,19 @@ impl QueryService for Api {
         selectors.insert(0, selector);
         selectors.retain(|text| !text.is_empty());
         if selectors.is_empty() {
-            return Err(reason::invalid(BAD_REQUEST, "say which series: a selector such as up{job=\"node\"}"));
+            return Err(reason::invalid(
+                BAD_REQUEST,
+                "say which series: a selector such as up{job=\"node\"}",
+            ));
         }
         let span = (Timestamp::from_millis(start_ms.saturating_sub(1)), time_or_now(end_ms));
         let of = Of { selectors: read_selectors(&selectors)?, span };
         let after = page.after.as_deref().map(series_key).transpose()?;
-        let find =
-            move |store: &Store, ended: &Ended| Ok(names::series(store, &of, after.as_ref(), ended));
+        let find = move |store: &Store, ended: &Ended| Ok(names::series(store, &of, after.as_ref(), ended));
         let (found, place) = self.query_within(patience, place, find).await?;
         let found = found.iter().map(names_out);
-        let (series, next_page_token) = page.of(found, |one| one.encoded_len() + 4, |one| one.encode_to_vec());
+        let (series, next_page_token) =
+            page.of(found, |one| one.encoded_len() + 4, |one| one.encode_to_vec());
         Ok(places::answer(pb::SeriesResponse { series, next_page_token }, place))
     }
 

@@ -282,7 +282,8 @@ pub(crate) fn query_update(update: pb::QueryUpdate) -> pb::SubscribeQueryRespons
 }
 
 /// All that requests of the query service got since their first lines.
-pub(crate) fn paged() -> (pb::SeriesRequest, pb::LabelsRequest, pb::LabelValuesRequest, pb::ListHostsRequest) {
+pub(crate) fn paged() -> (pb::SeriesRequest, pb::LabelsRequest, pb::LabelValuesRequest, pb::ListHostsRequest)
+{
     let (selectors, page_token) = (vec!["up".to_owned()], "a0".to_owned());
     let series = pb::SeriesRequest {
         selector: "up".into(),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use tocsin_promql::Element;
+use tocsin_promql::{Annotations, Element};
 use tocsin_shared::labels::Labels;
 
 /// What a subscriber has.
@@ -21,6 +21,13 @@ pub(super) struct Given {
 pub(super) struct Notes {
     pub(super) warnings: Vec<String>,
     pub(super) infos: Vec<String>,
+}
+
+impl From<Annotations> for Notes {
+    fn from(annotations: Annotations) -> Self {
+        let Annotations { warnings, infos } = annotations;
+        Self { warnings, infos }
+    }
 }
 
 /// What to give.
@@ -70,7 +77,10 @@ mod tests {
 
     fn shown(delta: &Delta) -> String {
         let elements = |elements: &[Element]| {
-            elements.iter().map(|element| format!(" {}={}", element.labels, element.value)).collect::<String>()
+            elements
+                .iter()
+                .map(|element| format!(" {}={}", element.labels, element.value))
+                .collect::<String>()
         };
         match delta {
             Delta::Whole(all) => format!("whole{}", elements(all)),
@@ -134,7 +144,7 @@ mod tests {
                     }
                     Delta::Changes { changed, gone } => {
                         has.extend(changed.into_iter().map(|element| (element.labels, element.value)));
-                        gone.iter().for_each(|labels| drop(has.remove(labels)));
+                        has.retain(|labels, _| !gone.contains(labels));
                     }
                     Delta::Unchanged => {}
                 }

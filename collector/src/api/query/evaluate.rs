@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tocsin_promql::{Element, Expr, Limits, SeriesPoints, Value};
+use tocsin_promql::{Answer, Element, Expr, Limits, Options, SeriesPoints, Value};
 use tocsin_proto::pb;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
@@ -57,11 +57,12 @@ pub(super) fn elements(
 fn value(store: &Store, expr: &Expr, at: Timestamp, ended: &Ended) -> Result<(Value, Notes), Status> {
     let limits = Limits::default();
     let view = store.view().with_samples_max(limits.samples);
-    let value = tocsin_promql::instant(expr, &view, at, &limits);
+    let options = Options { limits, stop: &|| ended.is(), ..Options::default() };
+    let answer = tocsin_promql::instant_with(expr, &view, at, &options);
     // A selection that failed is the cause of whatever else is wrong.
     view.take_error().map_or(Ok(()), |error| Err(reason::unreadable(&error)))?;
-    let _ = ended;
-    Ok((value.map_err(|error| reason::refused(&error))?, Notes::default()))
+    let Answer { value, annotations } = answer.map_err(|error| reason::refused(&error))?;
+    Ok((value, annotations.into()))
 }
 
 /// Evaluates at every step of a range.
@@ -74,12 +75,12 @@ pub(super) fn range(
     let limits = Limits::default();
     let Steps { start, end, step } = steps;
     let view = store.view().with_samples_max(limits.samples);
-    let series = tocsin_promql::range(expr, &view, start, end, step, &limits);
+    let options = Options { limits, stop: &|| ended.is(), ..Options::default() };
+    let answer = tocsin_promql::range_with(expr, &view, (start, end), step, &options);
     view.take_error().map_or(Ok(()), |error| Err(reason::unreadable(&error)))?;
-    let _ = ended;
-    let series = series.map_err(|error| reason::refused(&error))?;
+    let Answer { value: series, annotations } = answer.map_err(|error| reason::refused(&error))?;
     check_points(points(&series))?;
-    Ok(RangeMessages::new(series, Notes::default()))
+    Ok(RangeMessages::new(series, annotations.into()))
 }
 
 fn answer(value: Value, notes: Notes, at: Timestamp) -> Result<pb::InstantResponse, Status> {

@@ -143,7 +143,8 @@ mod tests {
             assert_eq!(messages[0].warnings, ["hm"]);
             assert_eq!(messages[0].infos, ["oh"]);
             assert!(messages[1..].iter().all(|message| message.warnings.is_empty()));
-            let sent: Vec<pb::PointSeries> = messages.into_iter().flat_map(|message| message.series).collect();
+            let sent: Vec<pb::PointSeries> =
+                messages.into_iter().flat_map(|message| message.series).collect();
             assert_eq!(sent, all.iter().map(series_out).collect::<Vec<_>>());
         }
     }

@@ -72,7 +72,8 @@ impl Page {
 }
 
 fn key(token: &str, request: u32) -> Result<Vec<u8>, Status> {
-    let malformed = || reason::invalid(BAD_PAGE, "the page token is none of this collector's: begin anew without one");
+    let malformed =
+        || reason::invalid(BAD_PAGE, "the page token is none of this collector's: begin anew without one");
     let rest = token.strip_prefix(FORM).ok_or_else(malformed)?;
     let (checksum, key) = rest.split_at_checked(CHECKSUM_DIGITS).ok_or_else(malformed)?;
     let checksum = u32::from_str_radix(checksum, 16).map_err(|_| malformed())?;

@@ -43,11 +43,6 @@ impl Ended {
     pub(in crate::api) fn is(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
-
-    /// What is set, for the engine, which looks at it as it goes.
-    pub(in crate::api) fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
 }
 
 /// Ends an evaluation when it is dropped: with the call that waits for it.

@@ -59,6 +59,8 @@ pub(super) fn refused(error: &EvalError) -> Status {
         EvalError::TooMuchWork => status(Code::ResourceExhausted, TOO_MUCH_WORK, error.to_string()),
         EvalError::TooManySteps { limit: most, .. } => limit(TOO_MANY_STEPS, *most as u64, error.to_string()),
         EvalError::InvalidRange | EvalError::InvalidStep => invalid(BAD_REQUEST, error),
+        // Whoever waited for it is told already.
+        EvalError::Stopped => status(Code::DeadlineExceeded, TOO_LATE, error.to_string()),
         EvalError::NotSteppable(_) => invalid(BAD_QUERY, error),
         EvalError::SameLabels { .. }
         | EvalError::ManyToMany { .. }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tocsin_shared::labels::Labels;
+use tocsin_shared::sample::STALE_NAN;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
@@ -222,9 +223,11 @@ async fn subscribers_are_given_what_changed_when_samples_come() {
         (None, (pb::QueryUpdate::Whole, "a=1 b=2")),
         (Some([1.0, 3.0, absent]), (pb::QueryUpdate::Changes, "b=3")),
         (Some([1.0, 3.0, 4.0]), (pb::QueryUpdate::Changes, "c=4")),
-        (Some([5.0, absent, 4.0]), (pb::QueryUpdate::Changes, "-b a=5")),
+        (Some([5.0, STALE_NAN, 4.0]), (pb::QueryUpdate::Changes, "-b a=5")),
     ] {
-        row.map_or((), came);
+        if let Some(values) = row {
+            came(values);
+        }
         let answer = next(&mut answers).await.unwrap();
         assert_eq!(shown(&answer), (expected.0, expected.1.to_owned()));
     }
@@ -257,7 +260,10 @@ async fn a_caller_has_so_many_subscriptions_of_so_many_series() {
     assert_eq!(next(&mut two).await.unwrap().series.len(), 2);
     let mut more = subscribe(&collector, &query(2), 3_600_000).await.unwrap();
     let status = next(&mut more).await.unwrap_err();
-    assert_eq!((status.code(), reason::of(&status)), (Code::ResourceExhausted, Some(reason::TOO_MANY_SERIES)));
+    assert_eq!(
+        (status.code(), reason::of(&status)),
+        (Code::ResourceExhausted, Some(reason::TOO_MANY_SERIES))
+    );
     let mut one = subscribe(&collector, &query(1), 3_600_000).await.unwrap();
     assert_eq!(next(&mut one).await.unwrap().series.len(), 1, "there is room for one");
     collector.stop().await;
@@ -293,23 +299,22 @@ async fn names_are_narrowed_and_come_in_pages() {
         }
     }
     assert_eq!((names.join(" ").as_str(), pages), ("__name__ instance job mode", 2));
-    let values = |name: &str, selectors: &[&str], end_ms| {
+    let values = |name: &str, selectors: &[&str], start_ms| {
         call(pb::LabelValuesRequest {
             name: name.into(),
             selectors: selectors.iter().map(|text| (*text).into()).collect(),
-            start_ms: 1,
-            end_ms,
+            start_ms,
+            end_ms: at(900).as_millis(),
             ..Default::default()
         })
     };
-    let (now, before) = (at(600).as_millis(), at(-600).as_millis());
-    for (name, selectors, end, expected) in [
-        ("__name__", &[][..], now, "cpu up"),
-        ("__name__", &["{mode=\"idle\"}"], now, "cpu"),
-        ("__name__", &[], before, ""),
+    for (name, selectors, start, expected) in [
+        ("__name__", &[][..], 1, "cpu up"),
+        ("__name__", &["{mode=\"idle\"}"], 1, "cpu"),
+        ("__name__", &[], at(601).as_millis(), ""),
     ] {
-        let answer = collector.api.label_values(values(name, selectors, end)).await.unwrap().into_inner();
-        assert_eq!(answer.values.join(" "), expected, "{name} {selectors:?} {end}");
+        let answer = collector.api.label_values(values(name, selectors, start)).await.unwrap().into_inner();
+        assert_eq!(answer.values.join(" "), expected, "{name} {selectors:?} {start}");
     }
     let series = |size, token: &str| {
         call(pb::SeriesRequest {
@@ -329,7 +334,7 @@ async fn names_are_narrowed_and_come_in_pages() {
         (collector.api.labels(call(labels(&["up"], 3, &first.next_page_token))).await.unwrap_err(), BAD_PAGE),
         (collector.api.labels(call(labels(&["sum(up)"], 3, ""))).await.unwrap_err(), BAD_QUERY),
         (collector.api.labels(call(labels(&["up"; 65], 3, ""))).await.unwrap_err(), BAD_REQUEST),
-        (collector.api.label_values(values("", &[], 0)).await.unwrap_err(), BAD_REQUEST),
+        (collector.api.label_values(values("", &[], 1)).await.unwrap_err(), BAD_REQUEST),
         (collector.api.series(call(pb::SeriesRequest::default())).await.unwrap_err(), BAD_REQUEST),
     ] {
         assert_eq!((status.code(), reason::of(&status)), (Code::InvalidArgument, Some(expected)), "{status}");
@@ -378,15 +383,44 @@ async fn refusals_have_words_for_programs() {
         let status = collector.api.instant(instant(query)).await.unwrap_err();
         assert_eq!((reason::of(&status), limit(&status).as_deref()), (Some(expected), most), "{query}");
     }
-    let range = |start_ms, end_ms, step_ms| {
-        call(pb::RangeRequest { query: "cpu".into(), start_ms, end_ms, step_ms })
-    };
-    for (request, expected, most) in [
-        (range(0, 11_000, 1), reason::TOO_MANY_STEPS, Some("11000")),
-        (range(2, 1, 1), BAD_REQUEST, None),
-    ] {
+    let range =
+        |start_ms, end_ms, step_ms| call(pb::RangeRequest { query: "cpu".into(), start_ms, end_ms, step_ms });
+    for (request, expected, most) in
+        [(range(0, 11_000, 1), reason::TOO_MANY_STEPS, Some("11000")), (range(2, 1, 1), BAD_REQUEST, None)]
+    {
         let Err(status) = collector.api.range(request).await else { panic!("{expected}") };
         assert_eq!((reason::of(&status), limit(&status).as_deref()), (Some(expected), most));
+    }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_the_evaluation_and_gives_its_place_back() {
+    let collector = collector().await;
+    let samples = &collector.api.samples;
+    let names = (0..2_000).map(|number| Labels::series("many", &[("n", &number.to_string())]));
+    let table: Arc<[Labels]> = names.collect();
+    for second in 0..600 {
+        samples.append(agent(2), &table, at(second), &vec![second as f64; table.len()]).unwrap();
+    }
+    let slow = || {
+        let query = "sum(quantile_over_time(0.5, many[10m]))".into();
+        let (start_ms, end_ms) = (at(0).as_millis(), at(600).as_millis());
+        let mut request = call(pb::RangeRequest { query, start_ms, end_ms, step_ms: 100 });
+        request.metadata_mut().insert("grpc-timeout", "1m".parse().unwrap());
+        request
+    };
+    // Each holds its place until it really ends: nine in a row are more than the caller has.
+    for _ in 0..9 {
+        let ended = async {
+            while let Err(full) = collector.api.instant(instant("1")).await {
+                assert_eq!(reason::of(&full), Some(TOO_MANY_QUERIES));
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("no place comes back");
+        let Err(status) = collector.api.range(slow()).await else { panic!("it is not slow") };
+        assert_eq!((status.code(), reason::of(&status)), (Code::DeadlineExceeded, Some(TOO_LATE)));
     }
     collector.stop().await;
 }
