@@ -31,6 +31,7 @@ mod window;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct Store {
     texts: Texts,
     /// Held while blocks are written or deleted.
     sealing: Mutex<()>,
+    /// Rows and recorded values since the start.
+    arrivals: AtomicU64,
 }
 
 impl Store {
@@ -123,6 +126,7 @@ impl Store {
                 heads,
                 texts: Texts::default(),
                 sealing: Mutex::new(()),
+                arrivals: AtomicU64::new(0),
             },
             aside,
         ))
@@ -153,7 +157,9 @@ impl Store {
     ) -> Result<(), SampleError> {
         let host = self.host_or_new(Some(agent));
         let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
-        host.append(table, at, values)
+        host.append(table, at, values)?;
+        self.arrivals.fetch_add(1, Ordering::Relaxed); // The host's lock orders it after what came.
+        Ok(())
     }
 
     /// Adds a sample that a rule recorded, under a host or (`None`) across hosts. `labels` are all labels of the series:
@@ -167,7 +173,14 @@ impl Store {
     ) -> Result<(), SampleError> {
         let host = self.host_or_new(agent);
         let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
-        host.append_derived(labels, at, value)
+        host.append_derived(labels, at, value)?;
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A number that grows when there is something new to read: whoever saw it unchanged need not look again.
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Relaxed)
     }
 
     /// Everything, for queries.

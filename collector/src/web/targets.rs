@@ -53,11 +53,8 @@ fn write(json: &mut Json, host: &Host, last_row: Option<&Timestamp>, heartbeat: 
         }
         HostState::Retired => ("unknown", "the host is retired"),
     };
-    let discovered = Labels::new([
-        ("__address__", host.instance.as_str()),
-        ("__scheme__", "grpc"),
-        ("job", POOL),
-    ]);
+    let discovered =
+        Labels::new([("__address__", host.instance.as_str()), ("__scheme__", "grpc"), ("job", POOL)]);
     let url = format!("grpc://{}/", host.instance);
     let last = last_row.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), Timestamp::to_string);
     let interval = format!("{heartbeat}s");
