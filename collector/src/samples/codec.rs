@@ -17,6 +17,7 @@ use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
 pub const ABSENT: f64 = f64::from_bits(0x7ff0_0000_0000_a85e);
 
 /// Whether a cell holds no value.
+#[inline]
 pub fn is_absent(value: f64) -> bool {
     value.to_bits() == ABSENT.to_bits()
 }
@@ -35,8 +36,8 @@ const PCO_VALUES_MIN: usize = 8;
 /// Places after the point that are tried: node metrics have up to 9 (nanoseconds written as seconds).
 const PLACES_MAX: usize = 9;
 /// Integers up to here are exact in an f64.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+pub(crate) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+pub(crate) const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// How hard to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,29 +1,32 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
-use std::cell::Cell;
-
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
 
 use super::walk::{Evaluator, Grid};
 use super::{ABSENT, Block, EvalError, Scalars, SeriesPoints};
-use crate::LOOK_BACK;
+use crate::functions::rate::{Growth, Reach};
 use crate::functions::window::{self, Samples};
+use crate::places::Place;
 use crate::plan::{Fetch, Node, Window, WindowFunction, WindowInput};
 
 /// What is done with one series of a window: its labels, times and values, without staleness markers.
 type Visit<'v> = dyn FnMut(&Labels, &[i64], &[f64]) -> Result<(), EvalError> + 'v;
 
 impl Evaluator<'_> {
-    /// The newest sample at most 5 minutes old, at each step; `pick(time, value)` says what of it is wanted.
+    fn look_back(&self) -> i64 {
+        i64::try_from(self.options.look_back.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The newest sample no older than the look-back, at each step; `pick(time, value)` says what of it is wanted.
     pub(super) fn fetch(
         &self,
         fetch: &Fetch,
         grid: Grid,
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
-        let look_back = LOOK_BACK.as_millis() as i64;
+        let look_back = self.look_back();
         let (first, last) = (self.look(fetch.shift, grid.start), self.look(fetch.shift, grid.last()));
         if first == last {
             return self.fetch_latest(fetch, grid, pick);
@@ -58,7 +61,7 @@ impl Evaluator<'_> {
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
         let now = self.look(fetch.shift, grid.start);
-        let from = now.saturating_sub(LOOK_BACK.as_millis() as i64);
+        let from = now.saturating_sub(self.look_back());
         let mut block = Block::new(grid.count);
         let mut outcome = Ok(());
         let selector = &self.expr.selectors()[fetch.selector];
@@ -75,40 +78,47 @@ impl Evaluator<'_> {
     /// A function of each window, under the series' names.
     pub(super) fn over_window(
         &self,
-        function: WindowFunction,
+        (function, place): (WindowFunction, Option<Place>),
         window: &Window,
         parameters: &[Node],
         grid: Grid,
     ) -> Result<Block, EvalError> {
         let parameters =
             parameters.iter().map(|node| self.scalars(node, grid)).collect::<Result<Vec<Scalars>, _>>()?;
+        if function == WindowFunction::Quantile {
+            self.note_quantiles(&parameters[0], place, grid);
+        }
         for step in 0..grid.count {
             window::check(function, |at| parameters[at].at(step))?;
         }
+        let growth = function.growth();
+        let is_rate = self.notes.listens() && growth.is_some_and(|growth| growth.counter);
         let mut block = Block::new(grid.count);
+        let mut rows = WindowRows::new(window.range, growth);
         self.each_series(window, grid, &mut |labels, times, values| {
-            let first_end = self.look(window.shift, grid.start);
-            let mut high = times.partition_point(|time| *time <= first_end);
-            let first_start = first_end.saturating_sub(window.range);
-            let mut low = times[..high].partition_point(|time| *time <= first_start);
-            let visits = Cell::new(0);
-            let row = (0..grid.count).map(|step| {
-                let end = self.look(window.shift, grid.at(step));
+            let ends = |step| self.look(window.shift, grid.at(step));
+            rows.find(times, (0..grid.count).map(ends));
+            let falls = || values.windows(2).any(|pair| pair[1] < pair[0]);
+            let monotonic = growth.is_some_and(|growth| growth.counter) && !falls();
+            let row = rows.windows.iter().enumerate().map(|(step, rows)| {
+                let InWindow { low, high, reach } = rows;
+                let (times, values) = (&times[*low..*high], &values[*low..*high]);
+                if let Some(growth) = growth {
+                    let grown = reach.map(|reach| reach.growth(values, growth.counter, monotonic));
+                    return grown.unwrap_or(ABSENT);
+                }
+                let end = ends(step);
                 let start = end.saturating_sub(window.range);
-                while high < times.len() && times[high] <= end {
-                    high += 1;
-                }
-                while low < high && times[low] <= start {
-                    low += 1;
-                }
-                visits.set(visits.get() + (high - low) as u64);
-                let (times, values) = (&times[low..high], &values[low..high]);
                 let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
+            let before = block.len();
             block.push(labels.clone(), row);
+            if is_rate && before < block.len() {
+                self.notes.rate_of(labels.metric(), place);
+            }
             self.charge(grid.count)?;
-            self.charge_visits(visits.get())?;
+            self.charge_visits(rows.visits)?;
             self.check_series(block.len())
         })?;
         Ok(block)
@@ -186,8 +196,8 @@ impl Evaluator<'_> {
     }
 
     fn check_series(&self, series: usize) -> Result<(), EvalError> {
-        if self.limits.series < series {
-            return Err(EvalError::TooManySeries { limit: self.limits.series });
+        if self.options.limits.series < series {
+            return Err(EvalError::TooManySeries { limit: self.options.limits.series });
         }
         Ok(())
     }
@@ -205,6 +215,48 @@ fn keep(
     for (time, value) in times.zip(values).filter(|(_, value)| !is_stale(**value)) {
         kept_times.push(time);
         kept_values.push(*value);
+    }
+}
+
+/// The rows of the windows of all steps. Series of one host have the same times, which are then not looked at again.
+struct WindowRows {
+    range: i64,
+    growth: Option<Growth>,
+    times: Vec<i64>,
+    windows: Vec<InWindow>,
+    /// Rows of all windows together.
+    visits: u64,
+}
+
+/// The rows of one window, from `low` up to `high`, and how growth over them is stretched, if it is asked for.
+struct InWindow {
+    low: usize,
+    high: usize,
+    reach: Option<Reach>,
+}
+
+impl WindowRows {
+    fn new(range: i64, growth: Option<Growth>) -> Self {
+        Self { range, growth, times: Vec::new(), windows: Vec::new(), visits: 0 }
+    }
+
+    /// Finds them for windows that end at `ends`, ascending, and are open on the left.
+    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>) {
+        if !self.windows.is_empty() && self.times == times {
+            return;
+        }
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        self.windows.clear();
+        let (range, growth, mut low, mut high) = (self.range, self.growth, 0, 0);
+        self.windows.extend(ends.map(|end| {
+            let start = end.saturating_sub(range);
+            high += times[high..].partition_point(|time| *time <= end);
+            low += times[low..high].partition_point(|time| *time <= start);
+            let reach = growth.and_then(|growth| Reach::of(&times[low..high], (start, end), growth));
+            InWindow { low, high, reach }
+        }));
+        self.visits = self.windows.iter().map(|rows| (rows.high - rows.low) as u64).sum();
     }
 }
 
