@@ -13,10 +13,12 @@ mod bytes;
 mod chunk;
 mod codec;
 mod column;
+mod days;
 mod heads;
 #[doc(hidden)]
 pub mod fuzz;
 mod host;
+mod join;
 mod latest;
 mod merge;
 mod narrow;
@@ -56,7 +58,7 @@ pub use latest::VisitLatest;
 pub use select::SelectError;
 pub use series::{Visit, Wanted};
 pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
-pub use window::{WINDOW, Window};
+pub use window::{DAY, WINDOW, Window};
 
 /// Hosts by agent; the one without an agent holds what rules recorded across hosts.
 type Hosts = HashMap<Option<AgentId>, Arc<RwLock<Host>>>;
@@ -328,6 +330,28 @@ impl Store {
         for (_, host) in self.hosts() {
             host.write().unwrap_or_else(PoisonError::into_inner).forget_saved();
         }
+    }
+
+    /// Makes one block of several, if there are some that should be one: a day's, or many of one window. `sealed_to` is
+    /// where sealing has come to; only sets of at most `bytes_max` bytes are taken, and that much room is used until
+    /// it is done. Long: `go_on` is asked again and again, may wait to leave the cores to others, and ends it by `false`.
+    ///
+    /// What is read does not change. Gives the block that was made; nothing when nothing is due or it was ended.
+    pub fn join(
+        &self,
+        sealed_to: Timestamp,
+        bytes_max: u64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<BlockEntry>, BlockError> {
+        let lock = || self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = {
+            let _one = lock();
+            self.blocks.begin_joining(sealed_to, bytes_max)?
+        };
+        let Some(joining) = begun else { return Ok(None) };
+        let written = joining.write(go_on);
+        let _one = lock();
+        self.blocks.settle_joining(written)
     }
 
     /// Deletes the blocks older than `max_age`, then the oldest until the rest takes at most `max_bytes`; and forgets
