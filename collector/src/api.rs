@@ -52,8 +52,8 @@ use crate::store::{Store, StoreError};
 /// Reads the rule files again and puts them in force; gives how many rules there are, or every mistake.
 pub type ReloadRules = Arc<dyn Fn() -> Result<usize, String> + Send + Sync>;
 
-/// Subscribed queries at a time: the panels of a wall of dashboards.
-const SUBSCRIPTIONS_MAX: usize = 256;
+/// Series of all subscribed results: their labels and values are kept, some 100 MB at worst.
+const SUBSCRIBED_SERIES_MAX: usize = 500_000;
 /// Feeds read at a time: every paging tool and screen of a large company, each with some megabytes at worst.
 const FEEDS_MAX: usize = 256;
 /// How often an idle feed says that it is alive.
@@ -74,7 +74,8 @@ pub struct About {
 #[derive(Debug)]
 pub struct Calls {
     pub(crate) queries: Arc<places::Places>,
-    subscriptions: Arc<Semaphore>,
+    subscriptions: Arc<places::Places>,
+    subscribed_series: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
     subscribers: Arc<Subscribers>,
     /// Held while a host's labels are read, changed and written.
@@ -86,7 +87,8 @@ impl Default for Calls {
     fn default() -> Self {
         Self {
             queries: Arc::default(),
-            subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX)),
+            subscriptions: Arc::new(places::Places::for_subscriptions()),
+            subscribed_series: Arc::new(Semaphore::new(SUBSCRIBED_SERIES_MAX)),
             feeds: Arc::new(Semaphore::new(FEEDS_MAX)),
             subscribers: Arc::default(),
             labelling: tokio::sync::Mutex::default(),

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod disk;
+mod joining;
 mod keep;
 mod lag;
 mod local;

@@ -13,10 +13,12 @@ mod bytes;
 mod chunk;
 mod codec;
 mod column;
+mod days;
 mod heads;
 #[doc(hidden)]
 pub mod fuzz;
 mod host;
+mod join;
 mod latest;
 mod merge;
 mod narrow;
@@ -31,6 +33,7 @@ mod window;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,7 +58,7 @@ pub use latest::VisitLatest;
 pub use select::SelectError;
 pub use series::{Visit, Wanted};
 pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
-pub use window::{WINDOW, Window};
+pub use window::{DAY, WINDOW, Window};
 
 /// Hosts by agent; the one without an agent holds what rules recorded across hosts.
 type Hosts = HashMap<Option<AgentId>, Arc<RwLock<Host>>>;
@@ -84,6 +87,8 @@ pub struct Store {
     texts: Texts,
     /// Held while blocks are written or deleted.
     sealing: Mutex<()>,
+    /// Rows and recorded values since the start.
+    arrivals: AtomicU64,
 }
 
 impl Store {
@@ -123,6 +128,7 @@ impl Store {
                 heads,
                 texts: Texts::default(),
                 sealing: Mutex::new(()),
+                arrivals: AtomicU64::new(0),
             },
             aside,
         ))
@@ -153,7 +159,9 @@ impl Store {
     ) -> Result<(), SampleError> {
         let host = self.host_or_new(Some(agent));
         let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
-        host.append(table, at, values)
+        host.append(table, at, values)?;
+        self.arrivals.fetch_add(1, Ordering::Relaxed); // The host's lock orders it after what came.
+        Ok(())
     }
 
     /// Adds a sample that a rule recorded, under a host or (`None`) across hosts. `labels` are all labels of the series:
@@ -167,7 +175,14 @@ impl Store {
     ) -> Result<(), SampleError> {
         let host = self.host_or_new(agent);
         let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
-        host.append_derived(labels, at, value)
+        host.append_derived(labels, at, value)?;
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A number that grows when there is something new to read: whoever saw it unchanged need not look again.
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Relaxed)
     }
 
     /// Everything, for queries.
@@ -315,6 +330,28 @@ impl Store {
         for (_, host) in self.hosts() {
             host.write().unwrap_or_else(PoisonError::into_inner).forget_saved();
         }
+    }
+
+    /// Makes one block of several, if there are some that should be one: a day's, or many of one window. `sealed_to` is
+    /// where sealing has come to; only sets of at most `bytes_max` bytes are taken, and that much room is used until
+    /// it is done. Long: `go_on` is asked again and again, may wait to leave the cores to others, and ends it by `false`.
+    ///
+    /// What is read does not change. Gives the block that was made; nothing when nothing is due or it was ended.
+    pub fn join(
+        &self,
+        sealed_to: Timestamp,
+        bytes_max: u64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<BlockEntry>, BlockError> {
+        let lock = || self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = {
+            let _one = lock();
+            self.blocks.begin_joining(sealed_to, bytes_max)?
+        };
+        let Some(joining) = begun else { return Ok(None) };
+        let written = joining.write(go_on);
+        let _one = lock();
+        self.blocks.settle_joining(written)
     }
 
     /// Deletes the blocks older than `max_age`, then the oldest until the rest takes at most `max_bytes`; and forgets

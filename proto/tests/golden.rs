@@ -75,6 +75,48 @@ fn samples() -> BTreeMap<String, Sample> {
             sample(pb::RangeRequest { query: "up".into(), start_ms: 1, end_ms: 2, step_ms: 1 }),
         ),
         ("range_response", sample(range_response())),
+        (
+            "range_response.noted",
+            sample(pb::RangeResponse {
+                warnings: vec!["w".into()],
+                infos: vec!["i".into()],
+                ..range_response()
+            }),
+        ),
+        (
+            "instant_response.noted",
+            sample(pb::InstantResponse {
+                warnings: vec!["w".into()],
+                infos: vec!["i".into()],
+                ..instant_response()
+            }),
+        ),
+        ("series_request", sample(paged().0)),
+        ("labels_request", sample(paged().1)),
+        ("label_values_request", sample(paged().2)),
+        ("list_hosts_request", sample(paged().3)),
+        (
+            "series_response",
+            sample(pb::SeriesResponse {
+                series: query_update(pb::QueryUpdate::Whole).gone,
+                next_page_token: "a0".into(),
+            }),
+        ),
+        (
+            "labels_response",
+            sample(pb::LabelsResponse { names: vec!["job".into()], next_page_token: "a0".into() }),
+        ),
+        (
+            "label_values_response",
+            sample(pb::LabelValuesResponse { values: vec!["node".into()], next_page_token: "a0".into() }),
+        ),
+        (
+            "list_hosts_response",
+            sample(pb::ListHostsResponse { hosts: vec![], next_page_token: "a0".into() }),
+        ),
+        ("subscribe_query_response.whole", sample(query_update(pb::QueryUpdate::Whole))),
+        ("subscribe_query_response.changes", sample(query_update(pb::QueryUpdate::Changes))),
+        ("subscribe_query_response.unchanged", sample(query_update(pb::QueryUpdate::Unchanged))),
         ("challenge_response", sample(pb::ChallengeResponse { nonce: "00ff".repeat(16) })),
         ("recover_request", sample(recover_request())),
         ("recover_response", sample(pb::RecoverResponse { certificate_pem: "a".into(), ca_pem: "b".into() })),

@@ -151,7 +151,10 @@ impl Api {
         step_ms: i64,
     ) -> anyhow::Result<Vec<pb::Point>> {
         let request = pb::RangeRequest { query: query.into(), start_ms, end_ms, step_ms };
-        let mut series = self.query().range(request).await?.into_inner().series;
+        let (mut messages, mut series) = (self.query().range(request).await?.into_inner(), Vec::new());
+        while let Some(message) = messages.message().await? {
+            series.extend(message.series);
+        }
         anyhow::ensure!(series.len() <= 1, "{query} gives {} series", series.len());
         Ok(series.pop().map(|series| series.points).unwrap_or_default())
     }

@@ -47,7 +47,7 @@ pub struct Global {
     /// The data directory of `tocsin up` [default: $XDG_STATE_HOME/tocsin or ~/.local/state/tocsin]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Connection")]
     pub data: Option<PathBuf>,
-    /// Tables for people or JSON for programs
+    /// Tables for people or JSON for programs; `query` has csv and plain, too
     #[arg(
         short,
         long,
@@ -100,8 +100,14 @@ Examples:
 Examples:
   tocsin query 'node_load1'
   tocsin query 'rate(node_cpu_seconds_total{mode=\"iowait\"}[5m])' --at 2026-11-23T03:10:00Z
-  tocsin query 'node_memory_MemAvailable_bytes' --start 1h --step 1m
-  tocsin query 'node_load1' --start 6h --end 2h -o json      every point")]
+  tocsin query 'node_memory_MemAvailable_bytes' --start 1h
+  tocsin query 'topk(6, node_load1)' --start 6h --plot
+  tocsin query 'node_load1' --start 6h --end 2h -o csv       every point, for a spreadsheet
+
+-o csv    a header, then a line a point: a column for each label (__name__ is the metric), then time and value
+-o plain  a line a point in Prometheus' text format: series, value, milliseconds
+-o json   the series with their points; warnings and infos of the engine
+Warnings go to stderr.")]
     Query(Query),
     /// List the alerts that are firing
     #[command(
@@ -272,6 +278,7 @@ for one recovery."
 
 /// `tocsin query`.
 #[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("range").args(["start", "plot"]).multiple(true)))]
 pub struct Query {
     /// The expression
     #[arg(value_name = "PROMQL")]
@@ -283,11 +290,17 @@ pub struct Query {
     #[arg(long, value_name = "TIME")]
     pub start: Option<String>,
     /// Where the range ends [default: now]
-    #[arg(long, value_name = "TIME", requires = "start")]
+    #[arg(long, value_name = "TIME", requires = "range")]
     pub end: Option<String>,
-    /// The distance of the range's points [default: the range in 60 steps]
-    #[arg(long, value_name = "DURATION", requires = "start", value_parser = positive_duration)]
+    /// The distance of the range's points [default: a round one, with a point for each column of the screen]
+    #[arg(long, value_name = "DURATION", requires = "range", value_parser = positive_duration)]
     pub step: Option<Duration>,
+    /// Draw a plot of the range [default range: the last hour]
+    #[arg(long, conflicts_with = "at")]
+    pub plot: bool,
+    /// Show at most this many series, 0 for all [default: 100 on a terminal]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
 }
 
 /// `tocsin incident`.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tocsin_proto::connect::{Endpoint, connect};
+use tocsin_proto::pb;
 use tocsin_proto::pb::admin_service_client::AdminServiceClient;
 use tocsin_proto::pb::alert_service_client::AlertServiceClient;
 use tocsin_proto::pb::feed_service_client::FeedServiceClient;
@@ -81,6 +82,34 @@ impl Client {
         let bearer = Bearer::new(connection)?;
         let channel = connect(&connection.endpoint, config, CONNECT_TIMEOUT).await?;
         Ok(Self { service: InterceptedService::new(channel, bearer), endpoint: connection.endpoint.clone() })
+    }
+
+    /// Every host that is asked for, page by page.
+    pub async fn hosts(&self, mut request: pb::ListHostsRequest) -> Result<Vec<pb::HostStatus>, Failure> {
+        let mut hosts = Vec::new();
+        loop {
+            let page = answer(self.query().list_hosts(request.clone())).await?;
+            hosts.extend(page.hosts);
+            if page.next_page_token.is_empty() {
+                return Ok(hosts);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// A range, all its messages put together.
+    pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Failure> {
+        let all = async {
+            let mut messages = self.query().range(request).await?.into_inner();
+            let mut whole = pb::RangeResponse::default();
+            while let Some(message) = messages.message().await? {
+                whole.series.extend(message.series);
+                whole.warnings.extend(message.warnings);
+                whole.infos.extend(message.infos);
+            }
+            Ok(Response::new(whole))
+        };
+        answer(all).await
     }
 
     services!(

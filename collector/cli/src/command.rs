@@ -3,6 +3,7 @@
 mod ask;
 mod feed;
 mod promqltest;
+mod query;
 mod rules;
 mod up;
 
@@ -15,7 +16,7 @@ use crate::arguments::{Arguments, Command, FeedCommand, Global, RulesCommand, Up
 use crate::client::Client;
 use crate::credential::{self, Connection, Places};
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::screen::{Format, Screen};
 
 /// What commands share: the connection's settings and the screen.
 #[derive(Clone, Debug)]
@@ -38,8 +39,14 @@ impl Context {
 /// Does what the command line says.
 pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
     let screen = Screen::stdout(global.output, now());
+    let command = command.unwrap_or_else(|| Command::Up(Up::default()));
+    if matches!(global.output, Format::Csv | Format::Plain) && !matches!(command, Command::Query(_)) {
+        return Err(Failure::Usage(
+            "csv and plain are forms of `tocsin query`; use -o table or -o json here".into(),
+        ));
+    }
     let context = Context { global, screen, places: Places::from_env() };
-    match command.unwrap_or_else(|| Command::Up(Up::default())) {
+    match command {
         Command::Up(up) => up::up(&context, up),
         Command::Rules(RulesCommand::Check { files }) => rules::check(&files, &context.screen),
         Command::PromqlTest(test) => promqltest::run(&test, &context.screen),

@@ -20,6 +20,10 @@ pub enum Format {
     Table,
     /// For programs: one document per command, JSON lines for `feed tail`.
     Json,
+    /// For spreadsheets: `query` only.
+    Csv,
+    /// A line a value, for scripts: `query` only.
+    Plain,
 }
 
 /// How bad something is, as a colour.
@@ -35,7 +39,13 @@ pub enum Paint {
     Faint,
     /// Headings.
     Strong,
+    /// One of several that stand beside each other, by its number.
+    One(usize),
 }
+
+/// Colours that are told apart on dark and on light screens.
+const COLOURS: [&str; 6] =
+    ["\u{1b}[36m", "\u{1b}[33m", "\u{1b}[35m", "\u{1b}[32m", "\u{1b}[34m", "\u{1b}[31m"];
 
 impl Paint {
     fn code(self) -> &'static str {
@@ -45,18 +55,28 @@ impl Paint {
             Self::Good => "\u{1b}[32m",
             Self::Faint => "\u{1b}[2m",
             Self::Strong => "\u{1b}[1m",
+            Self::One(number) => COLOURS[number % COLOURS.len()],
         }
     }
 }
 
-/// What views need to know about the screen: whether it shows colours, and what time it is.
+/// What views need to know about the screen, and what time it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     pub colour: bool,
     pub now: Timestamp,
+    /// Columns of the terminal; `None`: there is none, and nothing is cut for it.
+    pub width: Option<usize>,
+    /// Whether it shows more than ASCII.
+    pub unicode: bool,
 }
 
 impl Style {
+    /// No terminal: no colours, no width, plain characters.
+    pub const fn plain(now: Timestamp) -> Self {
+        Self { colour: false, now, width: None, unicode: false }
+    }
+
     /// The text in a colour, if there are colours. The text must be clean already.
     pub fn paint(&self, paint: Option<Paint>, text: &str) -> String {
         match paint {
@@ -93,8 +113,14 @@ impl Screen {
     pub fn stdout(format: Format, now: Timestamp) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        let colour = io::stdout().is_terminal() && !refused && !dumb;
-        Self { format, style: Style { colour, now } }
+        let terminal = io::stdout().is_terminal();
+        let width = terminal.then(|| ratatui::crossterm::terminal::size().ok()).flatten();
+        let width = width.map(|(columns, _)| usize::from(columns)).filter(|columns| *columns > 0);
+        let colour = terminal && !refused && !dumb;
+        Self {
+            format,
+            style: Style { colour, now, width, unicode: shows_unicode(|name| std::env::var(name).ok()) },
+        }
     }
 
     /// Prints a view: as JSON, or as the table that `table` draws.
@@ -105,7 +131,7 @@ impl Screen {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => write_out(&json(view, true)?),
-            Format::Table => write_out(&table(view, &self.style)),
+            Format::Table | Format::Csv | Format::Plain => write_out(&table(view, &self.style)),
         }
     }
 
@@ -117,9 +143,18 @@ impl Screen {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => write_out(&json(view, false)?),
-            Format::Table => write_out(&line(view, &self.style)),
+            Format::Table | Format::Csv | Format::Plain => write_out(&line(view, &self.style)),
         }
     }
+}
+
+/// Whether the locale has more than ASCII: the first of its variables that is set says so.
+fn shows_unicode(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(variable).find(|value| !value.is_empty());
+    set.is_some_and(|value| {
+        let value = value.to_ascii_lowercase();
+        value.contains("utf-8") || value.contains("utf8")
+    })
 }
 
 /// Writes and flushes. Whoever closed the pipe (`| head`) has seen enough: that is the end, not an error.
@@ -176,10 +211,35 @@ mod tests {
 
     #[test]
     fn colour_is_only_where_it_is_wanted() {
-        let now = Timestamp::default();
-        assert_eq!(Style { colour: false, now }.paint(Some(Paint::Bad), "x"), "x");
-        assert_eq!(Style { colour: true, now }.paint(Some(Paint::Bad), "x"), "\u{1b}[1;31mx\u{1b}[0m");
-        assert_eq!(Style { colour: true, now }.paint(None, "x"), "x");
-        assert_eq!(Style { colour: true, now }.paint(Some(Paint::Bad), ""), "");
+        let plain = Style::plain(Timestamp::default());
+        let colour = Style { colour: true, ..plain };
+        assert_eq!(plain.paint(Some(Paint::Bad), "x"), "x");
+        assert_eq!(colour.paint(Some(Paint::Bad), "x"), "\u{1b}[1;31mx\u{1b}[0m");
+        assert_eq!(colour.paint(Some(Paint::One(7)), "x"), "\u{1b}[33mx\u{1b}[0m");
+        assert_eq!(colour.paint(None, "x"), "x");
+        assert_eq!(colour.paint(Some(Paint::Bad), ""), "");
+    }
+
+    #[test]
+    fn the_first_variable_of_the_locale_that_is_set_decides() {
+        for (all, ctype, lang, expected) in [
+            ("", "", "", false),
+            ("", "", "C", false),
+            ("", "", "en_GB.UTF-8", true),
+            ("C", "", "en_GB.UTF-8", false),
+            ("", "de_DE.utf8", "C", true),
+        ] {
+            let value = |name: &str| {
+                let value = if name == "LC_ALL" {
+                    all
+                } else if name == "LC_CTYPE" {
+                    ctype
+                } else {
+                    lang
+                };
+                Some(value.to_owned())
+            };
+            assert_eq!(shows_unicode(value), expected, "{all} {ctype} {lang}");
+        }
     }
 }

@@ -34,7 +34,9 @@ impl<T: AsRef<str>> From<T> for Cell {
 /// Columns and rows.
 #[derive(Clone, Debug)]
 pub struct Table {
-    header: Vec<&'static str>,
+    titles: Vec<Cell>,
+    /// Columns that are aligned to the right.
+    right: Vec<bool>,
     rows: Vec<Vec<Cell>>,
     indent: &'static str,
 }
@@ -43,7 +45,15 @@ impl Table {
     /// A table with these headings; one that begins with `>` is aligned to the right. Without any text in them
     /// the line of headings is left out.
     pub fn new(header: &[&'static str]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new(), indent: "" }
+        let column = |title: &&'static str| ((*title).trim_start_matches('>').into(), title.starts_with('>'));
+        Self::titled(header.iter().map(column).collect())
+    }
+
+    /// A table with headings from anywhere, each with whether its column is aligned to the right.
+    pub fn titled(columns: Vec<(String, bool)>) -> Self {
+        let (titles, right): (Vec<String>, Vec<bool>) = columns.into_iter().unzip();
+        let titles = titles.into_iter().map(|title| Cell::painted(title, Some(Paint::Strong))).collect();
+        Self { titles, right, rows: Vec::new(), indent: "" }
     }
 
     /// The same table, each line indented.
@@ -55,8 +65,8 @@ impl Table {
     /// Adds a row; it has as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         let mut cells: Vec<Cell> = cells.into_iter().collect();
-        cells.resize_with(self.header.len(), Cell::default);
-        let last = self.header.len().saturating_sub(1);
+        cells.resize_with(self.titles.len(), Cell::default);
+        let last = self.titles.len().saturating_sub(1);
         for (at, cell) in cells.iter_mut().enumerate() {
             cell.text = cut(&cell.text, if at == last { LAST_CELL_WIDTH_MAX } else { CELL_WIDTH_MAX });
         }
@@ -65,14 +75,9 @@ impl Table {
 
     /// The lines, two spaces between columns, none at the end.
     pub fn draw(&self, style: &Style) -> String {
-        let titles: Vec<Cell> = self
-            .header
-            .iter()
-            .map(|title| Cell::painted(title.trim_start_matches('>'), Some(Paint::Strong)))
-            .collect();
-        let headed = titles.iter().any(|title| !title.text.is_empty());
-        let lines = || headed.then_some(&titles).into_iter().chain(&self.rows);
-        let widths: Vec<usize> = (0..self.header.len())
+        let headed = self.titles.iter().any(|title| !title.text.is_empty());
+        let lines = || headed.then_some(&self.titles).into_iter().chain(&self.rows);
+        let widths: Vec<usize> = (0..self.titles.len())
             .map(|at| lines().map(|cells| cells[at].text.width()).max().unwrap_or(0))
             .collect();
         lines().map(|cells| self.line(cells, &widths, style)).collect()
@@ -84,7 +89,7 @@ impl Table {
         for (at, cell) in cells.iter().enumerate().take(last + 1) {
             let gap = " ".repeat(widths[at] - cell.text.width());
             let painted = style.paint(cell.paint, &cell.text);
-            match (self.header[at].starts_with('>'), at == last) {
+            match (self.right[at], at == last) {
                 (true, _) => line.push_str(&format!("{gap}{painted}")),
                 (false, true) => line.push_str(&painted),
                 (false, false) => line.push_str(&format!("{painted}{gap}")),
@@ -120,7 +125,7 @@ mod tests {
     use super::*;
     use tocsin_shared::time::Timestamp;
 
-    const PLAIN: Style = Style { colour: false, now: Timestamp::MIN };
+    const PLAIN: Style = Style::plain(Timestamp::MIN);
 
     #[test]
     fn columns_line_up_by_what_is_seen() {

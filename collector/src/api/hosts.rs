@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use tocsin_proto::convert::Number as _;
 use tocsin_proto::pb;
 use tocsin_shared::alert::Condition;
 use tocsin_shared::host::{Host, HostState};
-use tocsin_shared::identity::AgentId;
+use tocsin_shared::identity::{AgentId, Env};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 use tonic::Status;
@@ -31,19 +32,18 @@ impl Api {
         self.read(move |state| find(state, &name).cloned()).await?.ok_or(unknown)
     }
 
-    /// Hosts with their status, by instance; `only` one of them, or all.
+    /// Hosts with their status, by instance; `only` one of them, or those that the filter takes.
     pub(super) async fn statuses(
         &self,
         only: Option<Host>,
-        include_retired: bool,
+        filter: Filter,
     ) -> Result<Vec<pb::HostStatus>, Status> {
         let instance = only.as_ref().map(|host| host.instance.clone());
         let (hosts, firing) = self
             .read(move |state| {
-                let wanted = |host: &&Host| include_retired || host.state != HostState::Retired;
                 let hosts = match only {
                     Some(host) => vec![host],
-                    None => state.hosts().filter(wanted).cloned().collect(),
+                    None => state.hosts().filter(|host| filter.takes(host)).cloned().collect(),
                 };
                 (hosts, firing(state))
             })
@@ -53,7 +53,7 @@ impl Api {
         let (sampled, _) = self.query(turn, find).await?;
         let mut statuses: Vec<pb::HostStatus> =
             hosts.iter().map(|host| self.status_of(host, &firing, &sampled)).collect();
-        statuses.sort_by(|a, b| instance_of(a).cmp(instance_of(b)));
+        statuses.sort_by_cached_key(key);
         Ok(statuses)
     }
 
@@ -76,8 +76,46 @@ impl Api {
     }
 }
 
-fn instance_of(status: &pb::HostStatus) -> &str {
-    status.host.as_ref().map_or("", |host| &host.instance)
+/// What hosts are listed by: the name, which a retired host may share, then the agent.
+pub(super) fn key(status: &pb::HostStatus) -> Vec<u8> {
+    let (instance, agent) = status.host.as_ref().map_or(("", ""), |host| (&host.instance, &host.agent));
+    [instance.as_bytes(), &[0], agent.as_bytes()].concat()
+}
+
+/// Which hosts are listed.
+#[derive(Debug, Default)]
+pub(super) struct Filter {
+    include_retired: bool,
+    envs: Vec<Env>,
+    states: Vec<HostState>,
+    /// In lower case.
+    name_contains: String,
+    labels: Vec<(String, String)>,
+}
+
+impl Filter {
+    /// What a caller asks, without size and token of the page.
+    pub(super) fn read(asked: pb::ListHostsRequest) -> Result<Self, String> {
+        let pb::ListHostsRequest { include_retired, envs, states, name_contains, labels, .. } = asked;
+        let env = |number| Env::from_number(number).map_err(|_| format!("there is no environment {number}"));
+        let state =
+            |number| HostState::from_number(number).map_err(|_| format!("there is no state {number}"));
+        Ok(Self {
+            include_retired,
+            envs: envs.into_iter().map(env).collect::<Result<_, _>>()?,
+            states: states.into_iter().map(state).collect::<Result<_, _>>()?,
+            name_contains: name_contains.to_lowercase(),
+            labels: labels.into_iter().map(|pb::Label { name, value }| (name, value)).collect(),
+        })
+    }
+
+    fn takes(&self, host: &Host) -> bool {
+        let retired = self.include_retired || host.state != HostState::Retired;
+        (if self.states.is_empty() { retired } else { self.states.contains(&host.state) })
+            && (self.envs.is_empty() || self.envs.contains(&host.env))
+            && host.instance.to_lowercase().contains(&self.name_contains)
+            && self.labels.iter().all(|(name, value)| host.labels.get(name).unwrap_or("") == value)
+    }
 }
 
 fn firing(state: &State) -> HashMap<AgentId, u32> {

@@ -18,9 +18,16 @@ const WAITING: usize = 512;
 /// Of one principal.
 const WAITING_PER_PRINCIPAL: usize = 128;
 
+/// Subscribed queries of all callers: the panels of a wall of dashboards.
+const SUBSCRIPTIONS: usize = 256;
+/// Of one principal: the screens of a team that shares a credential.
+const SUBSCRIPTIONS_PER_PRINCIPAL: usize = 128;
+
 /// The places of a collector.
 #[derive(Debug)]
 pub(crate) struct Places {
+    most: usize,
+    per_principal: usize,
     all: Arc<Semaphore>,
     held: Mutex<HashMap<String, usize>>,
     /// Told when a place is given back.
@@ -31,13 +38,7 @@ pub(crate) struct Places {
 
 impl Default for Places {
     fn default() -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(PLACES)),
-            held: Mutex::default(),
-            freed: Notify::new(),
-            waiting: Arc::new(Semaphore::new(WAITING)),
-            waiting_of: Mutex::default(),
-        }
+        Self::new(PLACES, PER_PRINCIPAL)
     }
 }
 
@@ -51,19 +52,37 @@ pub(crate) struct Place {
 }
 
 impl Places {
+    /// The places of subscribed queries.
+    pub(super) fn for_subscriptions() -> Self {
+        Self::new(SUBSCRIPTIONS, SUBSCRIPTIONS_PER_PRINCIPAL)
+    }
+
+    fn new(most: usize, per_principal: usize) -> Self {
+        Self {
+            most,
+            per_principal,
+            all: Arc::new(Semaphore::new(most)),
+            held: Mutex::default(),
+            freed: Notify::new(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            waiting_of: Mutex::default(),
+        }
+    }
+
     /// A place for a principal's query, now or not at all.
     pub(crate) fn take(self: &Arc<Self>, who: &str) -> Result<Place, Status> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.get(who).copied().unwrap_or(0);
-        if PER_PRINCIPAL <= count {
+        let (most, per_principal) = (self.most, self.per_principal);
+        if per_principal <= count {
             let why = format!(
-                "{who:?} has {PER_PRINCIPAL} queries running or not read yet, which is all it may have: read or end one"
+                "{who:?} has {per_principal} queries running or not read yet, which is all it may have: read or end one"
             );
             return Err(Status::resource_exhausted(why));
         }
         let one = self.all.clone().try_acquire_owned();
         let one = one.map_err(|_| {
-            Status::resource_exhausted(format!("{PLACES} queries run already: try again in some seconds"))
+            Status::resource_exhausted(format!("{most} queries run already: try again in some seconds"))
         })?;
         held.insert(who.to_owned(), count + 1);
         Ok(Place { one: Some(one), of: Arc::clone(self), who: Some(who.to_owned()) })

@@ -1,61 +1,79 @@
 //! Queries: PromQL over all samples, the names of series, and the inventory of hosts.
 //!
 //! Each query runs on a thread of its own; how many run at a time, how long one may take, how much it reads and how
-//! much it answers are bounded. A query whose caller has stopped waiting runs to its end and keeps its place until then.
+//! much it answers are bounded. A query whose caller has stopped waiting ends at its next look, and keeps its place
+//! until then.
 
+mod delta;
 mod evaluate;
+mod messages;
 mod names;
+pub(super) mod page;
+pub(super) mod patience;
+mod reason;
+mod subscription;
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use tocsin_promql::Expr;
-use tocsin_proto::convert::labels_out;
+use prost::Message as _;
+use tocsin_promql::{Expr, Selector};
+use tocsin_proto::convert::labels_in;
 use tocsin_proto::pb;
 use tocsin_proto::pb::query_service_server::QueryService;
+use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::places::{self, Place};
-use super::{Api, Who, blocking, refusal};
+use super::{Api, Who, blocking, hosts};
 use crate::clock::now;
 use crate::samples::Store;
 use evaluate::Steps;
+use messages::names_out;
+use names::Of;
+use page::Page;
+use patience::{Ended, PATIENCE, Waiting};
+use reason::{BAD_PAGE, BAD_QUERY, BAD_REQUEST, TOO_LATE, TOO_MANY_QUERIES};
+use subscription::Subscription;
 
 /// The longest query text.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
-/// How long a caller waits for a query.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers that wait for a slow subscriber; it then misses steps.
+/// Messages that wait for a slow subscriber; it then misses steps.
 const SUBSCRIPTION_QUEUE: usize = 2;
-/// The shortest step of a subscription.
-const SUBSCRIPTION_STEP_MIN: Duration = Duration::from_secs(1);
-/// Series in one answer.
-const SERIES_MAX: usize = 100_000;
-
-type Answers = ReceiverStream<Result<pb::InstantResponse, Status>>;
+/// The steps of a subscription: it is no way to keep a core busy, and no timer for tomorrow.
+const SUBSCRIPTION_STEPS: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
+/// Series of one subscribed result: one for each host of the largest fleet, and ten times that.
+const SUBSCRIPTION_SERIES_MAX: usize = 20_000;
+/// Series, names or values in a page unless the caller says.
+const PAGE: usize = 10_000;
+/// Hosts in a page unless the caller says.
+const HOSTS_PAGE: usize = 5_000;
+/// Selectors in a request for names: each is tried on every series.
+const SELECTORS_MAX: usize = 64;
 
 #[tonic::async_trait]
 impl QueryService for Api {
-    type SubscribeStream = Answers;
+    type RangeStream = Pin<Box<dyn Stream<Item = Result<pb::RangeResponse, Status>> + Send>>;
+    type SubscribeStream = ReceiverStream<Result<pb::SubscribeQueryResponse, Status>>;
 
     async fn instant(
         &self,
         request: Request<pb::InstantRequest>,
     ) -> Result<Response<pb::InstantResponse>, Status> {
-        let who = Who::of(&request)?;
+        let (place, patience) = self.admit(&request)?;
         let pb::InstantRequest { query, at_ms } = request.into_inner();
-        let expr = parse(&query)?;
-        let at = time_or_now(at_ms);
-        let place = self.calls.queries.take(&who.name)?;
-        let (answer, place) = self.query(place, move |store| evaluate::instant(store, &expr, at)).await?;
+        let (expr, at) = (parse(&query)?, time_or_now(at_ms));
+        let run = move |store: &Store, ended: &Ended| evaluate::instant(store, &expr, at, ended);
+        let (answer, place) = self.query_within(patience, place, run).await?;
         Ok(places::answer(answer, place))
     }
 
-    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let who = Who::of(&request)?;
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStream>, Status> {
+        let (place, patience) = self.admit(&request)?;
         let pb::RangeRequest { query, start_ms, end_ms, step_ms } = request.into_inner();
         let expr = parse(&query)?;
         let step = u64::try_from(step_ms).unwrap_or(0);
@@ -64,32 +82,29 @@ impl QueryService for Api {
             end: Timestamp::from_millis(end_ms),
             step: Duration::from_millis(step),
         };
-        let place = self.calls.queries.take(&who.name)?;
-        let (series, place) = self.query(place, move |store| evaluate::range(store, &expr, steps)).await?;
-        Ok(places::answer(pb::RangeResponse { series }, place))
+        let run = move |store: &Store, ended: &Ended| evaluate::range(store, &expr, steps, ended);
+        let (messages, place) = self.query_within(patience, place, run).await?;
+        Ok(places::answer(Box::pin(tokio_stream::iter(messages)), place))
     }
 
     async fn subscribe(
         &self,
         request: Request<pb::SubscribeQueryRequest>,
-    ) -> Result<Response<Answers>, Status> {
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
         let who = Who::of(&request)?;
         let pb::SubscribeQueryRequest { query, step_ms } = request.into_inner();
-        let step = Duration::from_millis(u64::try_from(step_ms).unwrap_or(0));
-        if step < SUBSCRIPTION_STEP_MIN {
-            return Err(Status::invalid_argument("the step of a subscription is at least 1,000 ms"));
+        if !SUBSCRIPTION_STEPS.contains(&step_ms) {
+            let why = format!("the step of a subscription is 1,000 to 3,600,000 ms, not {step_ms}");
+            return Err(reason::invalid(BAD_REQUEST, why));
         }
         let expr = parse(&query)?;
-        let place = self.calls.subscriptions.clone().try_acquire_owned();
-        let place = place.map_err(|_| {
-            Status::resource_exhausted("too many queries are subscribed already: end one, then try again")
-        })?;
+        let place = self.calls.subscriptions.take(&who.name);
+        let place = place.map_err(|full| reason::because(TOO_MANY_QUERIES, full))?;
         let (answers, stream) = mpsc::channel(SUBSCRIPTION_QUEUE);
-        let api = self.clone();
+        let step = Duration::from_millis(step_ms.unsigned_abs());
+        let subscription = Subscription::new(self, who, expr, step, answers);
         tokio::spawn(async move {
-            if let Err(status) = api.repeat(&who, expr, step, &answers).await {
-                answers.send(Err(status)).await.ok(); // The subscriber may have left already.
-            }
+            subscription.run().await;
             drop(place);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -99,48 +114,83 @@ impl QueryService for Api {
         &self,
         request: Request<pb::SeriesRequest>,
     ) -> Result<Response<pb::SeriesResponse>, Status> {
-        let who = Who::of(&request)?;
-        let pb::SeriesRequest { selector, start_ms, end_ms } = request.into_inner();
-        check_length(&selector)?;
-        let selector = names::selector(&selector).map_err(refusal::invalid)?;
-        let span = (Timestamp::from_millis(start_ms.saturating_sub(1)), time_or_now(end_ms));
-        let place = self.calls.queries.take(&who.name)?;
-        let find = move |store: &Store| Ok(names::series(store, &selector, span));
-        let (found, place) = self.query(place, find).await?;
-        if found.len() > SERIES_MAX {
-            let why = format!("{} series match, at most {SERIES_MAX} are listed: narrow it", found.len());
-            return Err(Status::resource_exhausted(why));
+        let (place, patience) = self.admit(&request)?;
+        let mut asked = request.into_inner();
+        let (size, token) = (take(&mut asked.page_size), take(&mut asked.page_token));
+        let page = Page::read(&asked, (size, PAGE), &token)?;
+        let pb::SeriesRequest { selector, start_ms, end_ms, mut selectors, .. } = asked;
+        selectors.insert(0, selector);
+        selectors.retain(|text| !text.is_empty());
+        if selectors.is_empty() {
+            return Err(reason::invalid(
+                BAD_REQUEST,
+                "say which series: a selector such as up{job=\"node\"}",
+            ));
         }
-        let series = found.iter().map(|labels| pb::SeriesLabels { labels: labels_out(labels) }).collect();
-        Ok(places::answer(pb::SeriesResponse { series }, place))
+        let span = (Timestamp::from_millis(start_ms.saturating_sub(1)), time_or_now(end_ms));
+        let of = Of { selectors: read_selectors(&selectors)?, span };
+        let after = page.after.as_deref().map(series_key).transpose()?;
+        let find = move |store: &Store, ended: &Ended| Ok(names::series(store, &of, after.as_ref(), ended));
+        let (found, place) = self.query_within(patience, place, find).await?;
+        let found = found.iter().map(names_out);
+        let (series, next_page_token) =
+            page.of(found, |one| one.encoded_len() + 4, |one| one.encode_to_vec());
+        Ok(places::answer(pb::SeriesResponse { series, next_page_token }, place))
     }
 
     async fn labels(
         &self,
         request: Request<pb::LabelsRequest>,
     ) -> Result<Response<pb::LabelsResponse>, Status> {
-        let place = self.calls.queries.take(&Who::of(&request)?.name)?;
-        let (names, place) = self.query(place, |store| Ok(names::names(store))).await?;
-        Ok(places::answer(pb::LabelsResponse { names }, place))
+        let (place, patience) = self.admit(&request)?;
+        let mut asked = request.into_inner();
+        let (size, token) = (take(&mut asked.page_size), take(&mut asked.page_token));
+        let page = Page::read(&asked, (size, PAGE), &token)?;
+        let after = page.after.as_deref().map(text_key).transpose()?;
+        let pb::LabelsRequest { selectors, start_ms, end_ms, .. } = asked;
+        let of = Of::names(read_selectors(&selectors)?, start_ms, end_ms);
+        let find = move |store: &Store, ended: &Ended| Ok(names::names(store, &of, after.as_deref(), ended));
+        let (found, place) = self.query_within(patience, place, find).await?;
+        let (names, next_page_token) = page.of(found, |name| name.len() + 4, |name| name.as_bytes().to_vec());
+        Ok(places::answer(pb::LabelsResponse { names, next_page_token }, place))
     }
 
     async fn label_values(
         &self,
         request: Request<pb::LabelValuesRequest>,
     ) -> Result<Response<pb::LabelValuesResponse>, Status> {
-        let place = self.calls.queries.take(&Who::of(&request)?.name)?;
-        let pb::LabelValuesRequest { name } = request.into_inner();
-        let (values, place) = self.query(place, move |store| Ok(names::values(store, &name))).await?;
-        Ok(places::answer(pb::LabelValuesResponse { values }, place))
+        let (place, patience) = self.admit(&request)?;
+        let mut asked = request.into_inner();
+        let (size, token) = (take(&mut asked.page_size), take(&mut asked.page_token));
+        let page = Page::read(&asked, (size, PAGE), &token)?;
+        let after = page.after.as_deref().map(text_key).transpose()?;
+        let pb::LabelValuesRequest { name, selectors, start_ms, end_ms, .. } = asked;
+        if name.is_empty() {
+            return Err(reason::invalid(BAD_REQUEST, "say which label's values"));
+        }
+        let of = Of::names(read_selectors(&selectors)?, start_ms, end_ms);
+        let find =
+            move |store: &Store, ended: &Ended| Ok(names::values(store, &of, &name, after.as_deref(), ended));
+        let (found, place) = self.query_within(patience, place, find).await?;
+        let (values, next_page_token) =
+            page.of(found, |value| value.len() + 4, |value| value.as_bytes().to_vec());
+        Ok(places::answer(pb::LabelValuesResponse { values, next_page_token }, place))
     }
 
     async fn list_hosts(
         &self,
         request: Request<pb::ListHostsRequest>,
     ) -> Result<Response<pb::ListHostsResponse>, Status> {
-        let pb::ListHostsRequest { include_retired } = request.into_inner();
-        let hosts = self.statuses(None, include_retired).await?;
-        Ok(Response::new(pb::ListHostsResponse { hosts }))
+        let mut asked = request.into_inner();
+        let (size, token) = (take(&mut asked.page_size), take(&mut asked.page_token));
+        let page = Page::read(&asked, (size, HOSTS_PAGE), &token)?;
+        let filter = hosts::Filter::read(asked).map_err(|why| reason::invalid(BAD_REQUEST, why))?;
+        let mut hosts = self.statuses(None, filter).await?;
+        if let Some(after) = &page.after {
+            hosts.retain(|host| *after < hosts::key(host));
+        }
+        let (hosts, next_page_token) = page.of(hosts, |host| host.encoded_len() + 4, hosts::key);
+        Ok(Response::new(pb::ListHostsResponse { hosts, next_page_token }))
     }
 
     async fn get_host(
@@ -148,74 +198,92 @@ impl QueryService for Api {
         request: Request<pb::GetHostRequest>,
     ) -> Result<Response<pb::GetHostResponse>, Status> {
         let host = self.host(request.into_inner().name).await?;
-        let status = self.statuses(Some(host), true).await?.pop();
+        let status = self.statuses(Some(host), hosts::Filter::default()).await?.pop();
         Ok(Response::new(pb::GetHostResponse { status }))
     }
 }
 
 impl Api {
+    /// A place for a query of this caller's, and how long the caller waits for it.
+    fn admit<T>(&self, request: &Request<T>) -> Result<(Place, Duration), Status> {
+        let place = self.calls.queries.take(&Who::of(request)?.name);
+        let place = place.map_err(|full| reason::because(TOO_MANY_QUERIES, full))?;
+        Ok((place, patience::of(request)))
+    }
+
     /// Runs a query on a thread of its own. The place comes back with what it gave, or is given back when it has ended.
     pub(super) async fn query<T: Send + 'static>(
         &self,
         place: Place,
         run: impl FnOnce(&Store) -> Result<T, Status> + Send + 'static,
     ) -> Result<(T, Place), Status> {
-        let samples = self.samples.clone();
-        let running = blocking(move || Ok((run(&samples)?, place)));
-        let late =
-            |_| Status::deadline_exceeded("the query takes too long: narrow its selectors or its range");
-        tokio::time::timeout(PATIENCE, running).await.map_err(late)??
+        self.query_within(PATIENCE, place, move |store, _| run(store)).await
     }
 
-    /// Answers a subscribed query now and again at each step, until somebody ends it.
-    async fn repeat(
+    /// `query`, told when nobody waits for it any more: after `patience`, or because the caller has left.
+    pub(super) async fn query_within<T: Send + 'static>(
         &self,
-        who: &Who,
-        expr: Expr,
-        step: Duration,
-        answers: &mpsc::Sender<Result<pb::InstantResponse, Status>>,
-    ) -> Result<(), Status> {
-        let mut ticks = tokio::time::interval(step);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut registry = self.ledger.registry_changes();
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return Err(Status::unavailable("the collector is stopping")),
-                () = answers.closed() => return Ok(()),
-                changed = registry.changed() => {
-                    changed.map_err(|_| Status::unavailable("the collector is stopping"))?;
-                    self.still_admitted(who)?;
-                    continue;
-                }
-                _ = ticks.tick() => self.still_admitted(who)?,
-            }
-            if answers.capacity() == 0 {
-                continue;
-            }
-            let place = self.calls.queries.turn().await?;
-            let (expr, at) = (expr.clone(), now());
-            let (answer, _) = self.query(place, move |store| evaluate::instant(store, &expr, at)).await?;
-            // A slow subscriber misses steps; that it left is seen at the next one.
-            answers.try_send(Ok(answer)).ok();
-        }
+        patience: Duration,
+        place: Place,
+        run: impl FnOnce(&Store, &Ended) -> Result<T, Status> + Send + 'static,
+    ) -> Result<(T, Place), Status> {
+        let (samples, ended) = (self.samples.clone(), Ended::default());
+        let waiting = Waiting(ended.clone());
+        let running = blocking(move || Ok((run(&samples, &ended)?, place)));
+        let done = tokio::time::timeout(patience, running).await;
+        drop(waiting);
+        let late = |_| {
+            let why = format!(
+                "the query takes longer than {} ms: narrow its selectors or its range",
+                patience.as_millis()
+            );
+            reason::status(tonic::Code::DeadlineExceeded, TOO_LATE, why)
+        };
+        done.map_err(late)??
     }
 }
 
 fn parse(text: &str) -> Result<Expr, Status> {
     check_length(text)?;
-    Expr::parse(text).map_err(refusal::invalid)
+    Expr::parse(text).map_err(|error| reason::invalid(BAD_QUERY, error))
+}
+
+fn read_selectors(texts: &[String]) -> Result<Vec<Selector>, Status> {
+    if SELECTORS_MAX < texts.len() {
+        let why = format!("{} selectors, at most {SELECTORS_MAX} are taken: join them by =~", texts.len());
+        return Err(reason::invalid(BAD_REQUEST, why));
+    }
+    let read = |text: &String| {
+        check_length(text)?;
+        crate::ask::selector(text).map_err(|why| reason::invalid(BAD_QUERY, why))
+    };
+    texts.iter().map(read).collect()
 }
 
 fn check_length(text: &str) -> Result<(), Status> {
     if text.len() > TEXT_BYTES_MAX {
         let why = format!("the query has {} bytes, at most {TEXT_BYTES_MAX} are taken", text.len());
-        return Err(Status::invalid_argument(why));
+        return Err(reason::invalid(BAD_QUERY, why));
     }
     Ok(())
 }
 
 fn time_or_now(millis: i64) -> Timestamp {
     if millis == 0 { now() } else { Timestamp::from_millis(millis) }
+}
+
+/// Takes what says which page, so that the rest is the same for all pages of a list.
+fn take<T: Default>(field: &mut T) -> T {
+    std::mem::take(field)
+}
+
+fn series_key(key: &[u8]) -> Result<Labels, Status> {
+    let series = pb::SeriesLabels::decode(key);
+    series.map(|series| labels_in(series.labels)).map_err(|error| reason::invalid(BAD_PAGE, error))
+}
+
+fn text_key(key: &[u8]) -> Result<String, Status> {
+    String::from_utf8(key.to_vec()).map_err(|error| reason::invalid(BAD_PAGE, error))
 }
 
 #[cfg(test)]

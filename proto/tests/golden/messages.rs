@@ -264,7 +264,60 @@ pub(crate) fn consumer() -> pb::Consumer {
 pub(crate) fn range_response() -> pb::RangeResponse {
     let points =
         vec![pb::Point { at_ms: AT_MS, value: 0.25 }, pb::Point { at_ms: AT_MS + 1_000, value: -0.0 }];
-    pb::RangeResponse { series: vec![pb::PointSeries { labels: vec![label("instance", "db-1")], points }] }
+    let series = vec![pb::PointSeries { labels: vec![label("instance", "db-1")], points }];
+    pb::RangeResponse { series, ..Default::default() }
+}
+
+pub(crate) fn query_update(update: pb::QueryUpdate) -> pb::SubscribeQueryResponse {
+    pb::SubscribeQueryResponse {
+        at_ms: AT_MS,
+        result_type: "vector".into(),
+        series: range_response().series,
+        warnings: vec!["w".into()],
+        infos: vec!["i".into()],
+        update: update.into(),
+        gone: vec![pb::SeriesLabels { labels: vec![label("instance", "db-2")] }],
+        more: update == pb::QueryUpdate::Changes,
+    }
+}
+
+/// All that requests of the query service got since their first lines.
+pub(crate) fn paged() -> (pb::SeriesRequest, pb::LabelsRequest, pb::LabelValuesRequest, pb::ListHostsRequest)
+{
+    let (selectors, page_token) = (vec!["up".to_owned()], "a0".to_owned());
+    let series = pb::SeriesRequest {
+        selector: "up".into(),
+        start_ms: 1,
+        end_ms: 2,
+        selectors: selectors.clone(),
+        page_size: 3,
+        page_token: page_token.clone(),
+    };
+    let labels = pb::LabelsRequest {
+        selectors: selectors.clone(),
+        start_ms: 1,
+        end_ms: 2,
+        page_size: 3,
+        page_token: page_token.clone(),
+    };
+    let values = pb::LabelValuesRequest {
+        name: "job".into(),
+        selectors,
+        start_ms: 1,
+        end_ms: 2,
+        page_size: 3,
+        page_token: page_token.clone(),
+    };
+    let hosts = pb::ListHostsRequest {
+        include_retired: true,
+        envs: vec![pb::Env::Prod as i32],
+        states: vec![pb::HostState::Online as i32],
+        name_contains: "web".into(),
+        labels: vec![label("team", "db")],
+        page_size: 3,
+        page_token,
+    };
+    (series, labels, values, hosts)
 }
 
 pub(crate) fn instant_response() -> pb::InstantResponse {
@@ -273,6 +326,7 @@ pub(crate) fn instant_response() -> pb::InstantResponse {
         result_type: "vector".into(),
         series: range_response().series,
         text: "text".into(),
+        ..Default::default()
     }
 }
 

@@ -2,18 +2,17 @@
 
 use tocsin_proto::connect::Endpoint;
 use tocsin_proto::pb;
-use tocsin_shared::time::Timestamp;
 use tonic::Code;
 
 use super::Context;
+use super::query::{self, Span};
 use crate::arguments::{
     AuthorityCommand, Command, HostCommand, IncidentCommand, JobCommand, JournalCommand, PrincipalCommand,
-    Query, RotateCommand, RulesCommand, TokenCommand, time,
+    RotateCommand, RulesCommand, TokenCommand,
 };
 use crate::client::{Client, answer};
 use crate::failure::Failure;
 use crate::screen::Screen;
-use crate::view::Moment;
 use crate::view::access::{
     self, NewPrincipal, NewToken, PrincipalDocument, PrincipalView, PrincipalsView, TokenView, TokensView,
 };
@@ -22,34 +21,23 @@ use crate::view::authority::{self, AuthorityView};
 use crate::view::host::{self, HostDocument, HostView, HostsView, RevokedView};
 use crate::view::incident::{self, ChangedIncident, IncidentDocument, IncidentsView};
 use crate::view::journal::{self, AcceptedLossView, LostView};
-use crate::view::query::{self, InstantView, RangeView};
 use crate::view::rules::{self, ReloadedView, RulesView};
 use crate::view::run::{self, JobView, JobsView, RunDocument, RunView, RunsView};
 use crate::view::status::{self, Findings, StatusView};
 
-/// Points of a range when no step is given: what fits a screen twice.
-const RANGE_STEPS: u32 = 60;
-
 /// Runs a command that asks once.
 pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
     // A mistake in the command line is told before anything is connected to.
-    let query = match &command {
-        Command::Query(query) => Some(span(query, context.screen.style.now)?),
-        _ => None,
-    };
-    let client = context.client().await?;
     let screen = &context.screen;
+    if let Command::Query(query) = command {
+        let span = Span::of(&query, screen.format, &screen.style)?;
+        return query::query(&context.client().await?, screen, query, span).await;
+    }
+    let client = context.client().await?;
     match command {
         Command::Status => show_status(&client, screen).await,
         Command::Hosts { all } => show_hosts(&client, screen, all).await,
         Command::Host(command) => on_host(&client, screen, command).await,
-        Command::Query(Query { expression, .. }) => match query {
-            Some(Span::Range { start, end, step_ms }) => {
-                show_range(&client, screen, expression, start, end, step_ms).await
-            }
-            Some(Span::Instant(at)) => show_instant(&client, screen, expression, at).await,
-            None => show_instant(&client, screen, expression, None).await,
-        },
         Command::Alerts { pending, resolved, limit } => {
             let request =
                 pb::ListAlertsRequest { include_pending: pending, include_resolved: resolved, limit };
@@ -83,7 +71,7 @@ pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failu
             screen
                 .show(&AcceptedLossView { accepted: LostView { first, last }, open }, journal::draw_accepted)
         }
-        Command::Up(_) | Command::Feed(_) | Command::PromqlTest(_) => {
+        Command::Up(_) | Command::Feed(_) | Command::Query(_) | Command::PromqlTest(_) => {
             Err(Failure::Usage("this command does not ask once".into()))
         }
     }
@@ -99,14 +87,14 @@ fn allowed<T: Default>(got: Result<T, Failure>) -> Result<T, Failure> {
 
 async fn show_status(client: &Client, screen: &Screen) -> Result<(), Failure> {
     let status = answer(client.admin().get_status(pb::GetStatusRequest {})).await?;
-    let hosts = answer(client.query().list_hosts(pb::ListHostsRequest { include_retired: false })).await;
+    let hosts = client.hosts(pb::ListHostsRequest::default()).await;
     let incidents = pb::ListIncidentsRequest { include_resolved: false, limit: 0 };
     let incidents = answer(client.incidents().list_incidents(incidents)).await;
     let rules = answer(client.admin().list_rules(pb::ListRulesRequest {})).await;
     let consumers = answer(client.feed().list_consumers(pb::ListConsumersRequest {})).await;
     let found = Findings {
         status,
-        hosts: allowed(hosts)?.hosts.into_iter().map(HostView::from).collect(),
+        hosts: allowed(hosts)?.into_iter().map(HostView::from).collect(),
         incidents: allowed(incidents)?.incidents.into_iter().map(Into::into).collect(),
         rules: allowed(rules)?.rules.into_iter().map(Into::into).collect(),
         consumers: allowed(consumers)?.consumers,
@@ -115,8 +103,8 @@ async fn show_status(client: &Client, screen: &Screen) -> Result<(), Failure> {
 }
 
 async fn show_hosts(client: &Client, screen: &Screen, all: bool) -> Result<(), Failure> {
-    let request = pb::ListHostsRequest { include_retired: all };
-    let hosts = answer(client.query().list_hosts(request)).await?.hosts;
+    let request = pb::ListHostsRequest { include_retired: all, ..Default::default() };
+    let hosts = client.hosts(request).await?;
     screen.show(&HostsView { hosts: hosts.into_iter().map(HostView::from).collect() }, host::draw_hosts)
 }
 
@@ -152,66 +140,6 @@ async fn on_host(client: &Client, screen: &Screen, command: HostCommand) -> Resu
         }
     };
     screen.show(&HostDocument { host }, host::draw_host)
-}
-
-/// When a query is evaluated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Span {
-    /// `None`: the collector's now.
-    Instant(Option<Timestamp>),
-    Range {
-        start: Timestamp,
-        end: Timestamp,
-        step_ms: i64,
-    },
-}
-
-fn span(query: &Query, now: Timestamp) -> Result<Span, Failure> {
-    let read = |text: &String| time(text, now).map_err(Failure::Usage);
-    let Some(start) = query.start.as_ref().map(read).transpose()? else {
-        return Ok(Span::Instant(query.at.as_ref().map(read).transpose()?));
-    };
-    let end = query.end.as_ref().map(read).transpose()?.unwrap_or(now);
-    if start > end {
-        return Err(Failure::Usage(format!(
-            "the range ends at {end} before it begins at {start}; exchange --start and --end"
-        )));
-    }
-    let step = query.step.unwrap_or_else(|| end.since(start) / RANGE_STEPS);
-    let step_ms = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-    // A step that nobody chose is a whole number of seconds.
-    let step_ms = if query.step.is_none() { (step_ms / 1_000 * 1_000).max(1_000) } else { step_ms };
-    Ok(Span::Range { start, end, step_ms })
-}
-
-async fn show_instant(
-    client: &Client,
-    screen: &Screen,
-    query: String,
-    at: Option<Timestamp>,
-) -> Result<(), Failure> {
-    let request = pb::InstantRequest { query, at_ms: at.map(Timestamp::as_millis).unwrap_or_default() };
-    let view: InstantView = answer(client.query().instant(request)).await?.into();
-    screen.show(&view, query::draw_instant)
-}
-
-async fn show_range(
-    client: &Client,
-    screen: &Screen,
-    query: String,
-    start: Timestamp,
-    end: Timestamp,
-    step_ms: i64,
-) -> Result<(), Failure> {
-    let request = pb::RangeRequest { query, start_ms: start.as_millis(), end_ms: end.as_millis(), step_ms };
-    let series = answer(client.query().range(request)).await?.series;
-    let view = RangeView {
-        start: Moment(start),
-        end: Moment(end),
-        step_ms: step_ms.unsigned_abs(),
-        series: series.into_iter().map(Into::into).collect(),
-    };
-    screen.show(&view, query::draw_range)
 }
 
 async fn show_incidents(client: &Client, screen: &Screen, all: bool, limit: u32) -> Result<(), Failure> {

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_screen_says_who_is_missing_and_what_is_next() {
         use pb::AuthorityState::{Incoming, Issuing, Outgoing, Retired};
-        let style = Style { colour: false, now: Timestamp::from_millis(NOW) };
+        let style = Style::plain(Timestamp::from_millis(NOW));
         let whole = draw_authority(&status(&[Issuing, Incoming], &["web-3\u{1b}[31m"], &[]).into(), &style);
         let pin = "a1".repeat(32);
         let want = format!(

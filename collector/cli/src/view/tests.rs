@@ -14,7 +14,6 @@ use super::incident::{
     ChangedIncident, IncidentDocument, IncidentView, IncidentsView, draw_changed, draw_incident,
     draw_incidents,
 };
-use super::query::{InstantView, RangeView, draw_instant, draw_range};
 use super::rules::{RuleView, RulesView, draw_rules};
 use super::run::{JobsView, ResultView, RunDocument, RunView, RunsView, draw_jobs, draw_run, draw_runs};
 use super::status::{Findings, StatusView, draw_status};
@@ -25,7 +24,7 @@ use crate::screen::json;
 const NOW: i64 = 1_795_428_770_000; // 2026-11-23T10:12:50Z
 
 fn style() -> Style {
-    Style { colour: false, now: Timestamp::from_millis(NOW) }
+    Style { unicode: true, ..Style::plain(Timestamp::from_millis(NOW)) }
 }
 
 fn ago(text: &str) -> i64 {
@@ -217,7 +216,7 @@ fn unwell() -> StatusView {
 }
 
 /// Compares line by line, so that a difference is seen.
-fn golden(name: &str, drawn: &str, expected: &str) {
+pub(super) fn golden(name: &str, drawn: &str, expected: &str) {
     for (at, (got, want)) in drawn.lines().zip(expected.lines()).enumerate() {
         assert_eq!(got, want, "{name}, line {}\n{drawn}", at + 1);
     }
@@ -251,16 +250,6 @@ fn document(at: usize) -> IncidentDocument {
 fn failed_run() -> FeedView {
     let event = event("job.failed", pb::event::Subject::Run(run()), "");
     FeedView::new("c1".into(), Some(pb::subscribe_response::Kind::Event(event))).unwrap()
-}
-
-fn curve() -> pb::PointSeries {
-    let point = |at: i64| pb::Point { at_ms: ago("1h") + at * 60_000, value: ((at as f64) / 6.0).sin() };
-    let points = (0..=60).filter(|at| !(20..25).contains(at)).map(point).collect();
-    pb::PointSeries { labels: labels(&[("__name__", "node_load1"), ("instance", "web-1")]), points }
-}
-
-fn instant(result_type: &str, series: Vec<pb::PointSeries>, text: &str) -> InstantView {
-    pb::InstantResponse { at_ms: NOW, result_type: result_type.into(), series, text: text.into() }.into()
 }
 
 #[test]
@@ -472,34 +461,6 @@ fn rules_show_their_errors() {
     let rules = vec![rule("HostHighLoad", ""), rule("HostIoWait", "many-to-many matching")];
     golden!("rules.txt", draw_rules(&RulesView { rules: rules.clone() }, &style()));
     golden!("rules.json", json(&RulesView { rules }, true).unwrap());
-}
-
-#[test]
-fn query_results_read_as_promql() {
-    let range = RangeView {
-        start: moment(ago("1h")),
-        end: moment(NOW),
-        step_ms: 60_000,
-        series: vec![curve().into()],
-    };
-    golden!("range.txt", draw_range(&range, &style()));
-    let point = |value| pb::PointSeries { labels: Vec::new(), points: vec![pb::Point { at_ms: NOW, value }] };
-    for (view, drawn) in [
-        (
-            instant("vector", vec![curve()], ""),
-            "    VALUE  SERIES\n-0.544021  node_load1{instance=\"web-1\"}\n",
-        ),
-        (instant("scalar", vec![point(0.1)], ""), "0.1\n"),
-        (instant("string", Vec::new(), "a\u{1b}b"), "a\\u{1b}b\n"),
-        (instant("matrix", vec![point(2.0)], ""), "{}\n  2026-11-23T10:12:50.000Z  2\n"),
-        (
-            instant("vector", Vec::new(), ""),
-            "no series matches; look at the name and the labels, or further back with --start\n",
-        ),
-    ] {
-        assert_eq!(draw_instant(&view, &style()), drawn);
-    }
-    golden!("query.json", json(&instant("vector", vec![point(f64::NAN)], ""), true).unwrap());
 }
 
 #[test]

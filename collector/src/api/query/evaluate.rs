@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use tocsin_promql::{Element, EvalError, Expr, Options, SeriesPoints, Value};
-use tocsin_proto::convert::labels_out;
+use tocsin_promql::{Answer, Element, Expr, Options, SeriesPoints, Value};
 use tocsin_proto::pb;
 use tocsin_shared::labels::Labels;
-use tocsin_shared::sample::Sample;
 use tocsin_shared::time::Timestamp;
 use tonic::Status;
 
-use super::super::refusal;
-use crate::ask::{self, AskError};
-use crate::samples::{SelectError, Store};
+use super::delta::Notes;
+use super::messages::{RangeMessages, element_out, series_out};
+use super::patience::Ended;
+use super::reason::{self, BAD_QUERY, TOO_MANY_POINTS};
+use crate::ask;
+use crate::samples::Store;
 
 /// Points in one answer, some 70 MB: beyond it nobody looks, and everybody waits.
 const POINTS_MAX: usize = 4_000_000;
@@ -26,46 +27,78 @@ pub(super) struct Steps {
 }
 
 /// Evaluates at one instant.
-pub(super) fn instant(store: &Store, expr: &Expr, at: Timestamp) -> Result<pb::InstantResponse, Status> {
-    let value = ask::instant(store, expr, at, &Options::default()).map_err(|error| unanswered(&error))?;
-    answer(value.value, at)
+pub(super) fn instant(
+    store: &Store,
+    expr: &Expr,
+    at: Timestamp,
+    ended: &Ended,
+) -> Result<pb::InstantResponse, Status> {
+    let (value, notes) = value(store, expr, at, ended)?;
+    answer(value, notes, at)
+}
+
+/// Evaluates for a subscriber: the elements, and what they are.
+pub(super) fn elements(
+    store: &Store,
+    expr: &Expr,
+    at: Timestamp,
+    ended: &Ended,
+) -> Result<(Vec<Element>, &'static str, Notes), Status> {
+    let (value, notes) = value(store, expr, at, ended)?;
+    match value {
+        Value::Scalar(value) => Ok((vec![Element { labels: Labels::empty(), value }], "scalar", notes)),
+        Value::Vector(elements) => Ok((elements, "vector", notes)),
+        Value::Matrix(_) | Value::Text(_) => {
+            let why = "a subscription needs an instant vector or a scalar: put a function around it";
+            Err(reason::invalid(BAD_QUERY, why))
+        }
+    }
+}
+
+fn value(store: &Store, expr: &Expr, at: Timestamp, ended: &Ended) -> Result<(Value, Notes), Status> {
+    let options = Options { stop: &|| ended.is(), ..Options::default() };
+    let answer = ask::instant(store, expr, at, &options);
+    let Answer { value, annotations } = answer.map_err(|error| reason::unanswered(&error))?;
+    Ok((value, annotations.into()))
 }
 
 /// Evaluates at every step of a range.
-pub(super) fn range(store: &Store, expr: &Expr, steps: Steps) -> Result<Vec<pb::PointSeries>, Status> {
+pub(super) fn range(
+    store: &Store,
+    expr: &Expr,
+    steps: Steps,
+    ended: &Ended,
+) -> Result<RangeMessages, Status> {
     let Steps { start, end, step } = steps;
-    let series = ask::range(store, expr, (start, end), step, &Options::default());
-    let series = series.map_err(|error| unanswered(&error))?.value;
-    check_points(series.iter().map(|series| series.points.len()).sum())?;
-    Ok(series.iter().map(series_out).collect())
+    let options = Options { stop: &|| ended.is(), ..Options::default() };
+    let answer = ask::range(store, expr, (start, end), step, &options);
+    let Answer { value: series, annotations } = answer.map_err(|error| reason::unanswered(&error))?;
+    check_points(points(&series))?;
+    Ok(RangeMessages::new(series, annotations.into()))
 }
 
-fn answer(value: Value, at: Timestamp) -> Result<pb::InstantResponse, Status> {
-    let at_ms = at.as_millis();
-    let one = |labels: &Labels, value: f64| pb::PointSeries {
-        labels: labels_out(labels),
-        points: vec![pb::Point { at_ms, value }],
-    };
+fn answer(value: Value, notes: Notes, at: Timestamp) -> Result<pb::InstantResponse, Status> {
     let (result_type, series, text) = match value {
-        Value::Scalar(value) => ("scalar", vec![one(&Labels::empty(), value)], String::new()),
+        Value::Scalar(value) => {
+            ("scalar", vec![element_out(&Element { labels: Labels::empty(), value }, at)], String::new())
+        }
         Value::Vector(elements) => {
             check_points(elements.len())?;
-            let series = elements.iter().map(|Element { labels, value }| one(labels, *value));
+            let series = elements.iter().map(|element| element_out(element, at));
             ("vector", series.collect(), String::new())
         }
         Value::Matrix(series) => {
-            check_points(series.iter().map(|series| series.points.len()).sum())?;
+            check_points(points(&series))?;
             ("matrix", series.iter().map(series_out).collect(), String::new())
         }
         Value::Text(text) => ("string", Vec::new(), text),
     };
-    Ok(pb::InstantResponse { at_ms, result_type: result_type.to_owned(), series, text })
+    let (at_ms, result_type, Notes { warnings, infos }) = (at.as_millis(), result_type.to_owned(), notes);
+    Ok(pb::InstantResponse { at_ms, result_type, series, text, warnings, infos })
 }
 
-fn series_out(series: &SeriesPoints) -> pb::PointSeries {
-    let SeriesPoints { labels, points } = series;
-    let point = |Sample { at, value }: &Sample| pb::Point { at_ms: at.as_millis(), value: *value };
-    pb::PointSeries { labels: labels_out(labels), points: points.iter().map(point).collect() }
+fn points(series: &[SeriesPoints]) -> usize {
+    series.iter().map(|series| series.points.len()).sum()
 }
 
 fn check_points(points: usize) -> Result<(), Status> {
@@ -73,42 +106,7 @@ fn check_points(points: usize) -> Result<(), Status> {
         let why = format!(
             "the answer has {points} points, at most {POINTS_MAX} are sent: aggregate, or step wider"
         );
-        return Err(Status::resource_exhausted(why));
+        return Err(reason::limit(TOO_MANY_POINTS, POINTS_MAX as u64, why));
     }
     Ok(())
-}
-
-fn unanswered(error: &AskError) -> Status {
-    match error {
-        AskError::Refused(error) => refused(error),
-        AskError::Unreadable(error) => unreadable(error),
-    }
-}
-
-fn refused(error: &EvalError) -> Status {
-    match error {
-        EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
-            Status::resource_exhausted(error.to_string())
-        }
-        EvalError::Stopped => Status::deadline_exceeded(error.to_string()),
-        EvalError::TooManySteps { .. }
-        | EvalError::InvalidRange
-        | EvalError::InvalidStep
-        | EvalError::NotSteppable(_)
-        | EvalError::SameLabels { .. }
-        | EvalError::ManyToMany { .. }
-        | EvalError::ManyToOne { .. }
-        | EvalError::GroupingNotUnique { .. }
-        | EvalError::Parameter(_) => refusal::invalid(error),
-    }
-}
-
-fn unreadable(error: &SelectError) -> Status {
-    match error {
-        SelectError::TooManySamples { .. } => Status::resource_exhausted(error.to_string()),
-        SelectError::Block(_) | SelectError::Memory(_) => {
-            tracing::error!(%error, "a query found damaged samples");
-            Status::data_loss(error.to_string())
-        }
-    }
 }
