@@ -41,15 +41,15 @@ impl Guard {
     }
 
     /// Lets a call pass, or gives its refusal.
-    fn check(&self, request: &mut Request<Body>) -> Result<(), Response<Body>> {
+    fn check(&self, request: &mut Request<Body>) -> Result<(), Box<Response<Body>>> {
         let is_grpc = is_grpc(request);
         let refused = |denied: &Denied, why: String| {
             tracing::debug!(path = request.uri().path(), why, "call denied");
-            match (is_grpc, denied) {
+            Box::new(match (is_grpc, denied) {
                 (false, denied) => web::denied(denied, why).map(Body::new),
                 (true, Denied::Unauthenticated) => Status::unauthenticated(why).into_http(),
                 (true, _) => Status::permission_denied(why).into_http(),
-            }
+            })
         };
         let caller = self.caller(request);
         let caller = caller.map_err(|why| refused(&Denied::Unauthenticated, why.to_owned()))?;
@@ -167,7 +167,7 @@ where
                     Ok(holding(answer?, move || peer.iter().for_each(Peer::cut)))
                 })
             }
-            Err(refusal) => Box::pin(async move { Ok(refusal) }),
+            Err(refusal) => Box::pin(async move { Ok(*refusal) }),
         }
     }
 }

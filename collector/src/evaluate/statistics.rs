@@ -86,16 +86,14 @@ impl Statistics {
     pub(super) fn took(&self, plan: &Plan, times: Vec<GroupTime>, now: Timestamp) {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::take(&mut *groups);
-        let standing =
-            |(at, ((file, group), time)): (usize, (&(std::sync::Arc<str>, Box<str>), GroupTime))| {
-                let known = known.get(at).filter(|known| *known.file == **file && *known.group == **group);
-                let last_run = match known {
-                    Some(known) if known.time.runs == time.runs => known.last_run,
-                    _ => (0 < time.runs).then_some(now),
-                };
-                GroupStanding { file: file.to_string(), group: group.to_string(), time, last_run }
+        for (at, ((file, group), time)) in plan.groups.iter().zip(times).enumerate() {
+            let known = known.get(at).filter(|known| *known.file == **file && *known.group == **group);
+            let last_run = match known {
+                Some(known) if known.time.runs == time.runs => known.last_run,
+                _ => (0 < time.runs).then_some(now),
             };
-        *groups = plan.groups.iter().zip(times).enumerate().map(standing).collect();
+            groups.push(GroupStanding { file: file.to_string(), group: group.to_string(), time, last_run });
+        }
     }
 
     /// What each group of rules took, in the order of the rules.
