@@ -20,6 +20,7 @@ mod host;
 mod latest;
 mod merge;
 mod open;
+pub mod received;
 mod rewrite;
 mod select;
 mod series;
@@ -81,6 +82,7 @@ pub struct Store {
     blocks: Blocks,
     heads: Heads,
     texts: Texts,
+    origins: received::Origins,
     /// Held while blocks are written or deleted.
     sealing: Mutex<()>,
 }
@@ -99,7 +101,7 @@ impl Store {
         let dir = dir.into();
         let heads = Heads::new(Arc::clone(&disk), dir.join("heads"));
         let (blocks, aside) = Blocks::open(disk, dir.join("blocks"))?;
-        let mut hosts = Hosts::new();
+        let (mut hosts, mut received) = (Hosts::new(), Vec::new());
         for block in blocks.list().iter() {
             for index in &block.index.hosts {
                 let host = hosts
@@ -109,18 +111,14 @@ impl Store {
                 host.series.set_target(index.target.clone()); // The newest block is last.
                 let last = index.chunks.iter().map(|chunk| Timestamp::from_millis(chunk.last)).max();
                 host.last_row = host.last_row.max(last);
+                let key = index.agent.filter(|agent| received::is_received(*agent));
+                received.extend(key.map(|key| (index.target.clone(), key)));
             }
         }
-        Ok((
-            Self {
-                hosts: RwLock::new(hosts),
-                blocks,
-                heads,
-                texts: Texts::default(),
-                sealing: Mutex::new(()),
-            },
-            aside,
-        ))
+        let (texts, origins, sealing) = Default::default();
+        let store = Self { hosts: RwLock::new(hosts), blocks, heads, texts, origins, sealing };
+        received.into_iter().for_each(|(target, key)| store.note_origin(&target, key));
+        Ok((store, aside))
     }
 
     /// Sets the labels that go over each series of a host, for everything read from now on.
@@ -245,6 +243,11 @@ impl Store {
         if host.series.target().is_empty() {
             host.series.set_target(loaded.target.clone());
         }
+        if let Some(key) = loaded.agent.filter(|agent| received::is_received(*agent)) {
+            self.note_origin(&loaded.target, key);
+            let last = loaded.chunks.iter().map(|loaded| Timestamp::from_millis(loaded.chunk.last)).max();
+            host.last_row = host.last_row.max(last);
+        }
         host.restore(loaded.chunks);
     }
 
@@ -351,7 +354,7 @@ impl Store {
         for (agent, host) in self.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             let (series, samples) = host.memory();
-            stats.hosts += usize::from(agent.is_some());
+            stats.hosts += usize::from(agent.is_some_and(|agent| !received::is_received(agent)));
             stats.series += host.series.len();
             stats.samples_in_memory += host.samples();
             stats.series_bytes_in_memory += series;
@@ -379,12 +382,14 @@ impl Store {
         Ok(times.into_iter().map(Timestamp::from_millis).collect())
     }
 
-    /// The newest row of each host.
+    /// The newest row of each agent's host.
     pub fn last_rows(&self) -> Vec<(AgentId, Timestamp)> {
         let last = |(agent, host): (Option<AgentId>, Arc<RwLock<Host>>)| {
             Some((agent?, host.read().unwrap_or_else(PoisonError::into_inner).last_row?))
         };
-        self.hosts().into_iter().filter_map(last).collect()
+        let agents =
+            |(agent, _): &(Option<AgentId>, _)| agent.is_some_and(|agent| !received::is_received(agent));
+        self.hosts().into_iter().filter(agents).filter_map(last).collect()
     }
 
     fn host(&self, agent: Option<AgentId>) -> Option<Arc<RwLock<Host>>> {
