@@ -42,6 +42,7 @@ use crate::ingest::quota::Quotas;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
 use crate::listen::certificate::ServerCertificate;
+use crate::metadata::Metadata;
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, State};
@@ -106,6 +107,8 @@ pub struct Api {
     pub quotas: Arc<Quotas>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
+    /// What received metrics are.
+    pub metadata: Arc<Metadata>,
     pub about: Arc<About>,
     pub authorities: Arc<Authorities>,
     /// What the front shows: join tokens pin what its chain ends in.

@@ -179,6 +179,7 @@ async fn open(dir: &Path, calls: Calls) -> Api {
         quotas: Arc::default(),
         plan: Arc::new(ArcSwap::default()),
         statistics: Arc::default(),
+        metadata: Arc::default(),
         about: Arc::new(About {
             version: "1.2.3".into(),
             cluster_id: "c1".into(),

@@ -13,6 +13,7 @@ use tocsin_proto::pb::incident_service_server::IncidentServiceServer;
 use tocsin_proto::pb::job_service_server::JobServiceServer;
 use tocsin_proto::pb::query_service_server::QueryServiceServer;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::certificates::Shown;
@@ -29,6 +30,7 @@ use crate::listen::certificate::ServerCertificate;
 use crate::listen::descriptors::Doors;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
 use crate::listen::{Clients, FRONT_CONNECTIONS, Limits};
+use crate::web;
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -150,6 +152,7 @@ fn front_router(
         .max_concurrent_streams(Some(100))
         .concurrency_limit_per_connection(100)
         .layer(Guard::new(parts.ledger.clone()))
+        .add_routes(Routes::from(web::router(api.clone(), parts.config.limits.answer)))
         .add_service(health)
         .add_service(reflection)
         .add_service(EnrollmentServiceServer::new(enrollment).max_decoding_message_size(ENROLLMENT_BYTES_MAX))
@@ -175,6 +178,7 @@ fn api(parts: &Parts, front: Arc<ServerCertificate>) -> Api {
         quotas: parts.quotas.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),
+        metadata: parts.metadata.clone(),
         about: Arc::new(About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: parts.authorities.cluster().to_string(),

@@ -1,22 +1,31 @@
-//! What each metric is: its kind and its unit, for the documentation and for metadata queries.
+//! What a metric is: its kind and its unit, for metadata queries and the exposition of samples.
 //!
-//! Families whose names are made from the kernel's own words have one row for all, ending in `*`.
+//! Here are the metrics that agents send, under node_exporter's names. Families whose names are made from the kernel's
+//! own words have one row for all, ending in `*`. What others send says itself what it is.
 
 /// How a metric's values behave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Only grows, but for restarts.
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by buckets that only grow.
+    Histogram,
+    /// Counts by buckets that go up and down.
+    GaugeHistogram,
+    /// Quantiles that were computed at the source.
+    Summary,
     /// Always 1; its labels are the message.
     Info,
-    /// node_exporter leaves its kind open; in truth a counter or a gauge.
-    Untyped,
+    /// 1 or 0 for each state.
+    StateSet,
+    /// Whoever sends it leaves its kind open; in truth a counter or a gauge.
+    Unknown,
 }
 
 /// What a value counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     None,
     Seconds,
@@ -27,12 +36,40 @@ pub enum Unit {
 }
 
 impl Kind {
-    /// The word in the exposition format.
+    /// The word that metadata queries and OpenMetrics have for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
-            Self::Gauge | Self::Info => "gauge",
-            Self::Untyped => "untyped",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::GaugeHistogram => "gaugehistogram",
+            Self::Summary => "summary",
+            Self::Info => "info",
+            Self::StateSet => "stateset",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The word that the text exposition format 0.0.4 has for it, which knows fewer.
+    pub const fn as_text_format(self) -> &'static str {
+        match self {
+            Self::Counter | Self::Gauge | Self::Histogram | Self::Summary => self.as_str(),
+            Self::Info | Self::StateSet => "gauge",
+            Self::GaugeHistogram | Self::Unknown => "untyped",
+        }
+    }
+}
+
+impl Unit {
+    /// The word at the end of a metric's name; empty for what is only counted.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Ratio => "ratio",
+            Self::Hertz => "hertz",
+            Self::Celsius => "celsius",
         }
     }
 }
@@ -41,8 +78,8 @@ impl Kind {
 const EXCEPTIONS: [(&str, Kind, Unit); 22] = [
     ("node_memory_HugePages_*", Kind::Gauge, Unit::None),
     ("node_memory_*", Kind::Gauge, Unit::Bytes),
-    ("node_vmstat_*", Kind::Untyped, Unit::None),
-    ("node_netstat_*", Kind::Untyped, Unit::None),
+    ("node_vmstat_*", Kind::Unknown, Unit::None),
+    ("node_netstat_*", Kind::Unknown, Unit::None),
     ("node_intr_total", Kind::Counter, Unit::None),
     ("node_boot_time_seconds", Kind::Gauge, Unit::Seconds),
     ("node_disk_io_now", Kind::Gauge, Unit::None),
@@ -99,7 +136,7 @@ mod tests {
             ("node_cpu_seconds_total", Kind::Counter, Unit::Seconds),
             ("node_memory_MemFree_bytes", Kind::Gauge, Unit::Bytes),
             ("node_memory_HugePages_Free", Kind::Gauge, Unit::None),
-            ("node_vmstat_oom_kill", Kind::Untyped, Unit::None),
+            ("node_vmstat_oom_kill", Kind::Unknown, Unit::None),
             ("node_boot_time_seconds", Kind::Gauge, Unit::Seconds),
             ("node_uname_info", Kind::Info, Unit::None),
             ("node_network_receive_bytes_total", Kind::Counter, Unit::Bytes),
