@@ -178,7 +178,11 @@ pub struct Intake<'b> {
 
 impl Intake<'_> {
     /// Takes samples of one series, as times in milliseconds and values. `labels` may be put in order.
-    pub fn take(&mut self, labels: &mut Vec<RawLabel<'_>>, samples: impl Iterator<Item = (i64, f64)> + Clone) {
+    pub fn take(
+        &mut self,
+        labels: &mut Vec<RawLabel<'_>>,
+        samples: impl Iterator<Item = (i64, f64)> + Clone,
+    ) {
         let count = |samples: &dyn Fn() -> usize| samples() as u64;
         let key = match self.key_of(labels) {
             Ok(key) => key,
@@ -225,6 +229,16 @@ impl Intake<'_> {
         self.refused.add(reason, samples, why);
     }
 
+    /// Counts points of which something was refused, where a request speaks of points.
+    pub fn refuse_points(&mut self, points: u64) {
+        self.refused.points += points;
+    }
+
+    /// How many samples were refused so far that the sender is told of.
+    pub fn errors(&self) -> u64 {
+        self.refused.errors()
+    }
+
     /// What is taken, samples of one job, instance and time together; and what is not.
     pub fn finish(mut self) -> (Vec<Sample>, Refused) {
         let place = |sample: &Sample| (sample.series.origin.key, sample.at);
@@ -259,7 +273,10 @@ impl Intake<'_> {
         let Judge { now, store, .. } = self.judge;
         if !self.book.has_room(now) {
             let max = self.book.series_max;
-            return Err((Reason::SeriesLimit, format!("{labels} is new, and {max} series are active already")));
+            return Err((
+                Reason::SeriesLimit,
+                format!("{labels} is new, and {max} series are active already"),
+            ));
         }
         let labels = store.share_texts(&[labels])[0].clone();
         let standing = self.book.standing(&labels, store);

@@ -66,6 +66,8 @@ impl Reason {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
     counts: [u64; Reason::ALL.len()],
+    /// Points that were not taken whole, where a request speaks of points: each may have many samples.
+    pub points: u64,
     first: Option<String>,
 }
 

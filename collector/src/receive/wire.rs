@@ -132,9 +132,16 @@ mod tests {
 
     #[test]
     fn fields_are_read_in_place_and_damage_is_told() {
-        let message = [0x0a, 3, b'a', b'b', b'c', 0x10, 0xac, 0x02, 0x19, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x25, 1, 0, 0, 0];
+        let message = [
+            0x0a, 3, b'a', b'b', b'c', 0x10, 0xac, 0x02, 0x19, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x25, 1, 0, 0, 0,
+        ];
         let read: Vec<_> = Fields::of(&message).collect::<Result<_, _>>().unwrap();
-        let want = [(1, Value::Bytes(b"abc")), (2, Value::Varint(300)), (3, Value::Fixed64(1.0f64.to_bits())), (4, Value::Fixed32(1))];
+        let want = [
+            (1, Value::Bytes(b"abc")),
+            (2, Value::Varint(300)),
+            (3, Value::Fixed64(1.0f64.to_bits())),
+            (4, Value::Fixed32(1)),
+        ];
         assert_eq!(read, want);
         for (bytes, why) in [
             (&[0x0a, 9, b'a'][..], Malformed::Short),

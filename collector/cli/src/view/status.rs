@@ -4,6 +4,8 @@
 //! rules that cannot be evaluated, a store or a consumer that has fallen behind. An open incident is no such problem:
 //! it is what Tocsin is for, and stands beside them in the first line.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tocsin_proto::pb;
 
@@ -35,6 +37,8 @@ pub struct StatusView {
     pub alerts_firing: u32,
     pub hosts: HostCounts,
     pub rules: RuleCounts,
+    /// Programs that pushed samples since the start.
+    pub sources: Vec<SourceView>,
     pub lag: LagView,
     pub store: StoreView,
     pub collector: CollectorView,
@@ -55,6 +59,30 @@ pub struct RuleCounts {
     pub in_force: u32,
     /// Those whose last evaluation ended with an error.
     pub failing: u32,
+}
+
+/// A program that pushes samples.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceView {
+    pub name: String,
+    pub series: u64,
+    pub series_max: u64,
+    pub requests: u64,
+    pub samples: u64,
+    /// Samples that were not taken, by reason.
+    pub refused: BTreeMap<String, u64>,
+    pub held_back: u64,
+    pub last_error: Option<String>,
+}
+
+impl From<pb::SourceStatus> for SourceView {
+    fn from(status: pb::SourceStatus) -> Self {
+        let pb::SourceStatus { name, requests, samples, series, series_max, refused, held_back, last_error } =
+            status;
+        let refused = refused.into_iter().map(|refused| (refused.reason, refused.count)).collect();
+        let last_error = (!last_error.is_empty()).then_some(last_error);
+        Self { name, series, series_max, requests, samples, refused, held_back, last_error }
+    }
 }
 
 /// How far behind everything is.
@@ -132,6 +160,7 @@ impl StatusView {
                 retired: state(3),
             },
             rules: RuleCounts { in_force: status.rules, failing: u32::try_from(failing).unwrap_or(u32::MAX) },
+            sources: status.sources.into_iter().map(SourceView::from).collect(),
             lag: LagView {
                 evaluate_p50_us: status.evaluate_p50_us,
                 evaluate_p99_us: status.evaluate_p99_us,
@@ -288,7 +317,7 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
             format!("evaluated in {} (p99 {})", figures::micros(lag.evaluate_p50_us), figures::micros(p99))
         }
     };
-    vec![
+    let mut lines = vec![
         ("HOSTS", states.join(" · ")),
         ("ALERTS", format!("{} firing", view.alerts_firing)),
         ("RULES", format!("{} in force{failing}", rules.in_force)),
@@ -325,5 +354,31 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
             ),
         ),
         ("", format!("data in {} · cluster {}", collector.data_dir, collector.cluster_id)),
-    ]
+    ];
+    let headings = std::iter::once("SOURCES").chain(std::iter::repeat(""));
+    let sources = view.sources.iter().zip(headings).map(|(source, heading)| (heading, of_source(source)));
+    lines.splice(AFTER_RULES..AFTER_RULES, sources.collect::<Vec<_>>());
+    lines
+}
+
+/// Where sources stand among the lines.
+const AFTER_RULES: usize = 3;
+
+fn of_source(source: &SourceView) -> String {
+    let SourceView { name, series, series_max, samples, refused, held_back, .. } = source;
+    let mut text = format!(
+        "{name}: {} of {} series · {} samples taken",
+        figures::count(*series),
+        figures::count(*series_max),
+        figures::count(*samples)
+    );
+    if !refused.is_empty() {
+        let reasons: Vec<String> =
+            refused.iter().map(|(reason, count)| format!("{} {reason}", figures::count(*count))).collect();
+        text.push_str(&format!(" · refused {}", reasons.join(", ")));
+    }
+    if *held_back > 0 {
+        text.push_str(&format!(" · {} over its allowance", counted(*held_back, "request")));
+    }
+    text
 }

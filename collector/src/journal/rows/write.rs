@@ -48,6 +48,11 @@ struct Stream {
     chains: Followed<()>,
 }
 
+fn next_segment() -> u64 {
+    static SEGMENTS: AtomicU64 = AtomicU64::new(1);
+    SEGMENTS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A row of a batch that was new.
 struct Written {
     position: usize,
@@ -73,7 +78,7 @@ pub(super) struct Writer {
     pub(super) tail: Arc<AtomicU64>,
     /// The last row that rules run over.
     pub(super) newest_row: u64,
-    /// Counts segments, from 1: what is declared in one counts in no other.
+    /// What is declared in one segment counts in no other: a number for each, unique in the process.
     pub(super) segment: u64,
 }
 
@@ -118,7 +123,7 @@ impl Writer {
             room,
             tail,
             newest_row,
-            segment: 1,
+            segment: next_segment(),
         }
     }
 
@@ -303,7 +308,7 @@ impl Writer {
     /// A new segment knows no stream, no chain and no series.
     fn begin_anew(&mut self) {
         self.streams.clear();
-        self.segment += 1;
+        self.segment = next_segment();
     }
 
     /// Starts a new segment when this one would overflow, and says so: streams and chains begin anew there.
