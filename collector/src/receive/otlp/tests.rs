@@ -139,6 +139,8 @@ async fn points_become_series_as_the_compatibility_page_says() {
             Some((1, "too_old")),
         ),
     ] {
+        let mut want: Vec<String> = want;
+        want.sort();
         let bench = Bench::new(Config::default());
         let body = request(metric).to_string().into_bytes();
         let (status, _, text) = bench.post("/v1/metrics", JSON, body.clone()).await;
