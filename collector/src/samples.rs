@@ -19,6 +19,7 @@ pub mod fuzz;
 mod host;
 mod latest;
 mod merge;
+mod narrow;
 mod open;
 pub mod received;
 mod rewrite;
@@ -39,7 +40,7 @@ use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
-use block::Sealing;
+use block::{ChunkAt, Sealing};
 use blocks::Blocks;
 use heads::{Heads, LoadedHost};
 use host::Host;
@@ -103,12 +104,16 @@ impl Store {
         let (blocks, aside) = Blocks::open(disk, dir.join("blocks"))?;
         let (mut hosts, mut received) = (Hosts::new(), Vec::new());
         for block in blocks.list().iter() {
+            let complete = |id: &u32| block.index.series.get(*id as usize).is_some_and(|series| series.1);
+            let lists = block.index.lists.iter().map(|list| list.iter().any(complete)).collect::<Vec<_>>();
             for index in &block.index.hosts {
                 let host = hosts
                     .entry(index.agent)
                     .or_insert_with(|| Arc::new(RwLock::new(Host::new(Labels::empty()))));
                 let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
                 host.series.set_target(index.target.clone()); // The newest block is last.
+                let complete = |chunk: &ChunkAt| lists.get(chunk.list as usize).is_some_and(|list| *list);
+                host.series.some_complete |= index.chunks.iter().any(complete);
                 let last = index.chunks.iter().map(|chunk| Timestamp::from_millis(chunk.last)).max();
                 host.last_row = host.last_row.max(last);
                 let key = index.agent.filter(|agent| received::is_received(*agent));

@@ -14,9 +14,10 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
 
+use crate::annotations::{Annotations, Notes};
 use crate::expr::Expr;
 use crate::plan::{Kind, Node};
-use crate::source::{Limits, Source};
+use crate::source::{Limits, Options, Source};
 
 pub(crate) use block::{ABSENT, Block, Scalars};
 pub(crate) use doubt::Doubt;
@@ -44,6 +45,13 @@ pub struct Element {
 pub struct SeriesPoints {
     pub labels: Labels,
     pub points: Vec<Sample>,
+}
+
+/// A result with what is to be said of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer<T> {
+    pub value: T,
+    pub annotations: Annotations,
 }
 
 /// Why an expression has no result over this data.
@@ -79,23 +87,37 @@ pub enum EvalError {
     GroupingNotUnique { labels: Labels },
     #[error("{0}")]
     Parameter(String),
+    #[error("the query was stopped before its end: it ran out of time, or its caller left")]
+    Stopped,
 }
 
 /// Evaluates an expression at one instant.
 pub fn instant(expr: &Expr, source: &dyn Source, at: Timestamp, limits: &Limits) -> Result<Value, EvalError> {
-    at_instant(expr, source, at, limits, &Doubt::plain())
+    at_instant(expr, source, at, (&Options::limited(limits), &Notes::deaf()), &Doubt::plain())
+}
+
+/// Evaluates an expression at one instant, and tells what is to be said of the result.
+pub fn instant_with(
+    expr: &Expr,
+    source: &dyn Source,
+    at: Timestamp,
+    options: &Options<'_>,
+) -> Result<Answer<Value>, EvalError> {
+    let notes = Notes::listening();
+    let value = at_instant(expr, source, at, (options, &notes), &Doubt::plain())?;
+    Ok(Answer { value, annotations: notes.into_annotations(expr.text()) })
 }
 
 fn at_instant(
     expr: &Expr,
     source: &dyn Source,
     at: Timestamp,
-    limits: &Limits,
+    scope: (&Options<'_>, &Notes),
     doubt: &Doubt,
 ) -> Result<Value, EvalError> {
     let at = at.as_millis();
     let whole = Grid { start: at, step: 0, count: 1 };
-    let evaluator = Evaluator::new(expr, source, limits, doubt, (whole, at));
+    let evaluator = Evaluator::new(expr, source, scope, doubt, (whole, at));
     let grid = evaluator.grid();
     Ok(match expr.root() {
         Node::Text(text) => Value::Text(text.to_string()),
@@ -119,8 +141,31 @@ pub fn range(
     limits: &Limits,
 ) -> Result<Vec<SeriesPoints>, EvalError> {
     let grid = grid(start.as_millis(), end.as_millis(), step, limits)?;
+    at_steps(expr, source, (&Options::limited(limits), &Notes::deaf()), (grid, end.as_millis()))
+}
+
+/// As `range`, and tells what is to be said of the result.
+pub fn range_with(
+    expr: &Expr,
+    source: &dyn Source,
+    (start, end): (Timestamp, Timestamp),
+    step: Duration,
+    options: &Options<'_>,
+) -> Result<Answer<Vec<SeriesPoints>>, EvalError> {
+    let grid = grid(start.as_millis(), end.as_millis(), step, &options.limits)?;
+    let notes = Notes::listening();
+    let value = at_steps(expr, source, (options, &notes), (grid, end.as_millis()))?;
+    Ok(Answer { value, annotations: notes.into_annotations(expr.text()) })
+}
+
+fn at_steps(
+    expr: &Expr,
+    source: &dyn Source,
+    scope: (&Options<'_>, &Notes),
+    (grid, end): (Grid, i64),
+) -> Result<Vec<SeriesPoints>, EvalError> {
     let doubt = Doubt::plain();
-    let evaluator = Evaluator::new(expr, source, limits, &doubt, (grid, end.as_millis()));
+    let evaluator = Evaluator::new(expr, source, scope, &doubt, (grid, end));
     let block = match expr.root().kind() {
         Kind::Vector => evaluator.vector(expr.root(), grid)?,
         Kind::Scalar => {

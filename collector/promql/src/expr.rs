@@ -19,6 +19,7 @@ struct Inner {
     root: Node,
     selectors: Vec<Selector>,
     host_local: bool,
+    experimental: Option<&'static str>,
     longest_range: Duration,
 }
 
@@ -47,10 +48,17 @@ impl Expr {
     /// Parses, checks and plans an expression.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let parsed = promql_parser::parser::parse(&text::prepare(text)?).map_err(ParseError::Syntax)?;
-        let (root, selectors) = plan::build(&parsed)?;
+        let (root, selectors) = plan::build(text, &parsed)?;
         let host_local = plan::is_host_local(&root);
         let longest_range = plan::longest_range(&root);
-        Ok(Self(Arc::new(Inner { text: text.into(), root, selectors, host_local, longest_range })))
+        let experimental = plan::experimental(&parsed);
+        let text = text.into();
+        Ok(Self(Arc::new(Inner { text, root, selectors, host_local, experimental, longest_range })))
+    }
+
+    /// The experimental function or aggregation it uses, if any: Prometheus has them behind a flag.
+    pub fn experimental(&self) -> Option<&'static str> {
+        self.0.experimental
     }
 
     /// The text as it was given.
@@ -78,6 +86,15 @@ impl Expr {
     pub(crate) fn root(&self) -> &Node {
         &self.0.root
     }
+}
+
+/// A query as Prometheus lays it out: one form for each, lines broken where they would be longer than 100 characters.
+/// Comments are lost, as there.
+pub fn format(text: &str) -> Result<String, ParseError> {
+    // What cannot be planned is no query either.
+    Expr::parse(text)?;
+    let parsed = promql_parser::parser::parse(&text::prepare(text)?).map_err(ParseError::Syntax)?;
+    Ok(parsed.prettify())
 }
 
 impl std::fmt::Display for Expr {

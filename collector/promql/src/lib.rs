@@ -10,21 +10,28 @@
 //! Nor are there the annotations (`info`, `warn`) that Prometheus adds to results.
 
 mod aggregate;
+mod annotations;
 mod binary;
 mod eval;
 mod expr;
 mod functions;
 mod labelling;
+mod numbers;
+mod places;
 mod plan;
 mod selector;
 mod source;
 mod sums;
 mod text;
 
-pub use eval::{Element, EvalError, Judged, SeriesPoints, Value, Weighed, instant, judge, range, weigh};
-pub use expr::{Expr, ParseError};
+pub use annotations::Annotations;
+pub use eval::{
+    Answer, Element, EvalError, Judged, SeriesPoints, Value, Weighed, instant, instant_with, judge, range,
+    range_with, weigh,
+};
+pub use expr::{Expr, ParseError, format};
 pub use selector::{InvalidPattern, MatchOp, Matcher, Selector};
-pub use source::{Limits, MemorySource, Source};
+pub use source::{Limits, MemorySource, Options, Source};
 
 /// How far an instant selector looks back for a sample: Prometheus' default. A sample exactly this old is out.
 pub const LOOK_BACK: std::time::Duration = std::time::Duration::from_secs(5 * 60);

@@ -9,10 +9,11 @@ mod reach;
 use regex::Regex;
 use tocsin_shared::labels::Labels;
 
-pub(crate) use build::build;
+pub(crate) use build::{build, experimental};
 pub(crate) use reach::{is_host_local, longest_range};
 
 use crate::labelling::Filter;
+use crate::places::Place;
 
 /// What a node gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub(crate) enum Node {
         function: WindowFunction,
         window: Box<Window>,
         parameters: Vec<Node>,
+        /// Of the first argument.
+        place: Option<Place>,
     },
     Absent {
         inner: Box<Node>,
@@ -115,6 +118,13 @@ pub(crate) enum Node {
     HistogramQuantile {
         quantile: Box<Node>,
         input: Box<Node>,
+        /// Of both arguments.
+        places: [Option<Place>; 2],
+    },
+    HistogramFraction {
+        bounds: Box<[Node; 2]>,
+        input: Box<Node>,
+        place: Option<Place>,
     },
     Negate(Box<Node>),
     Binary(Box<Binary>),
@@ -182,6 +192,11 @@ impl WindowFunction {
     /// The result of these is the series' own sample, so it keeps the series' name.
     pub(crate) fn keeps_name(self) -> bool {
         matches!(self, Self::First | Self::Last)
+    }
+
+    /// These add what a counter had reached wherever it falls.
+    pub(crate) fn follows_counter(self) -> bool {
+        matches!(self, Self::Rate | Self::Increase)
     }
 }
 
@@ -274,6 +289,7 @@ pub(crate) struct Aggregate {
     pub(crate) input: Node,
     /// `k` or the quantile.
     pub(crate) parameter: Option<Node>,
+    pub(crate) parameter_place: Option<Place>,
     pub(crate) grouping: Filter,
 }
 

@@ -1,10 +1,12 @@
 //! Where samples come from, and how much of them one evaluation may take.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
+use crate::LOOK_BACK;
 use crate::selector::Selector;
 
 /// Anything that has samples.
@@ -57,6 +59,31 @@ impl Default for Limits {
     /// for every pixel and a minute's resolution over a week; 500,000 series is every series of 500 hosts.
     fn default() -> Self {
         Self { samples: 50_000_000, series: 500_000, steps: 11_000 }
+    }
+}
+
+/// How one evaluation is bounded.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    pub limits: Limits,
+    /// How far an instant selector looks back for a sample.
+    pub look_back: Duration,
+    /// Asked now and then, at least once for some thousand series or a hundred thousand samples: when it says yes, the
+    /// evaluation ends with `EvalError::Stopped`. Here a caller's deadline or its leaving comes in; the engine has no clock.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+impl Default for Options<'_> {
+    /// Nothing stops it.
+    fn default() -> Self {
+        Self { limits: Limits::default(), look_back: LOOK_BACK, stop: &|| false }
+    }
+}
+
+impl Options<'_> {
+    /// These limits, and nothing stops it.
+    pub fn limited(limits: &Limits) -> Self {
+        Self { limits: *limits, ..Self::default() }
     }
 }
 

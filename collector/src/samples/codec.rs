@@ -35,8 +35,8 @@ const PCO_VALUES_MIN: usize = 8;
 /// Places after the point that are tried: node metrics have up to 9 (nanoseconds written as seconds).
 const PLACES_MAX: usize = 9;
 /// Integers up to here are exact in an f64.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+pub(crate) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+pub(crate) const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Appends a column of values.
 pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {

@@ -19,8 +19,9 @@ use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::time::Timestamp;
 
 use super::{ABSENT, Element, EvalError, Value, at_instant};
+use crate::annotations::Notes;
 use crate::expr::Expr;
-use crate::source::{Limits, Source};
+use crate::source::{Limits, Options, Source};
 
 /// How a filter reads a comparison with NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ pub struct Judged {
 /// Evaluates an expression at one instant and tells whether NaN had a say in it.
 pub fn judge(expr: &Expr, source: &dyn Source, at: Timestamp, limits: &Limits) -> Result<Judged, EvalError> {
     let doubt = Doubt::plain();
-    let value = at_instant(expr, source, at, limits, &doubt)?;
+    let value = at_instant(expr, source, at, (&Options::limited(limits), &Notes::deaf()), &doubt)?;
     let none = match &value {
         Value::Vector(elements) => elements.iter().any(|element| element.value.is_nan()),
         Value::Scalar(value) => value.is_nan(),
@@ -116,7 +117,11 @@ pub fn weigh(
     limits: &Limits,
     elements: Vec<Element>,
 ) -> Result<Weighed, EvalError> {
-    let read = |reading| at_instant(expr, source, at, limits, &Doubt::reading(reading)).map(by_labels);
+    let options = Options::limited(limits);
+    let read = |reading| {
+        let doubt = Doubt::reading(reading);
+        at_instant(expr, source, at, (&options, &Notes::deaf()), &doubt).map(by_labels)
+    };
     let readings = [read(Reading::Fails)?, read(Reading::Holds)?];
     let number = |reading: &HashMap<Labels, f64>, labels: &Labels| {
         reading.get(labels).is_some_and(|value| !value.is_nan())

@@ -7,11 +7,15 @@ use tocsin_shared::sample::is_stale;
 
 use super::{ABSENT, Block, Doubt, EvalError, Scalars};
 use crate::aggregate;
+use crate::annotations::Notes;
 use crate::binary;
 use crate::expr::Expr;
 use crate::functions::{histogram, labels, math};
-use crate::plan::{Aggregate, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Operator, Shift, Window};
-use crate::source::{Limits, Source};
+use crate::places::Place;
+use crate::plan::{
+    Aggregate, AggregateFunction, At, Binary, Clock, EachFunction, Fetch, Kind, Node, Operator, Shift, Window,
+};
+use crate::source::{Options, Source};
 
 /// The instants a node is evaluated at, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -36,28 +40,37 @@ impl Grid {
 pub(crate) struct Evaluator<'a> {
     pub(super) expr: &'a Expr,
     pub(super) source: &'a dyn Source,
-    pub(super) limits: &'a Limits,
+    pub(super) options: &'a Options<'a>,
+    pub(super) notes: &'a Notes,
     doubt: &'a Doubt,
     whole: Grid,
     end: i64,
     samples: Cell<u64>,
     visits: Cell<u64>,
+    /// Work done since `stop` was asked last.
+    unasked: Cell<usize>,
 }
 
 /// How often a sample may be visited, on average over all that `Limits::samples` allows: overlapping windows visit it
 /// at every step. 100 × 50 M visits are some 5 to 10 seconds of one core.
 const VISITS_PER_SAMPLE: u64 = 100;
 
+/// Samples between two questions whether to stop: under a millisecond, and asking may read a clock.
+const ASK_AFTER: usize = 100_000;
+/// What a call costs beside its samples, in samples: a series has labels to be looked at.
+const CALL_WORK: usize = 20;
+
 impl<'a> Evaluator<'a> {
     /// `whole` are the steps of the query, `end` its end, which the last step may miss.
     pub(crate) fn new(
         expr: &'a Expr,
         source: &'a dyn Source,
-        limits: &'a Limits,
+        (options, notes): (&'a Options<'a>, &'a Notes),
         doubt: &'a Doubt,
         (whole, end): (Grid, i64),
     ) -> Self {
-        Self { expr, source, limits, doubt, whole, end, samples: Cell::new(0), visits: Cell::new(0) }
+        let (samples, visits, unasked) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { expr, source, options, notes, doubt, whole, end, samples, visits, unasked }
     }
 
     pub(crate) fn grid(&self) -> Grid {
@@ -68,20 +81,32 @@ impl<'a> Evaluator<'a> {
     pub(super) fn charge(&self, samples: usize) -> Result<(), EvalError> {
         let total = self.samples.get().saturating_add(samples as u64);
         self.samples.set(total);
-        if self.limits.samples < total {
-            return Err(EvalError::TooManySamples { limit: self.limits.samples });
+        let limit = self.options.limits.samples;
+        if limit < total {
+            return Err(EvalError::TooManySamples { limit });
         }
-        Ok(())
+        self.go_on(samples)
+    }
+
+    /// Asks whether to stop, after so much work since it was last asked; some work comes with every call.
+    pub(super) fn go_on(&self, work: usize) -> Result<(), EvalError> {
+        let unasked = self.unasked.get().saturating_add(work).saturating_add(CALL_WORK);
+        if unasked < ASK_AFTER {
+            self.unasked.set(unasked);
+            return Ok(());
+        }
+        self.unasked.set(0);
+        if (self.options.stop)() { Err(EvalError::Stopped) } else { Ok(()) }
     }
 
     /// Counts samples visited by windows: work, where `charge` counts memory.
     pub(super) fn charge_visits(&self, samples: u64) -> Result<(), EvalError> {
         let total = self.visits.get().saturating_add(samples);
         self.visits.set(total);
-        if self.limits.samples.saturating_mul(VISITS_PER_SAMPLE) < total {
+        if self.options.limits.samples.saturating_mul(VISITS_PER_SAMPLE) < total {
             return Err(EvalError::TooMuchWork);
         }
-        Ok(())
+        self.go_on(usize::try_from(samples).unwrap_or(usize::MAX))
     }
 
     /// Where a step at `at` looks after `@` and `offset`.
@@ -128,11 +153,12 @@ impl<'a> Evaluator<'a> {
     /// As `vector`, for a reader that looks at no metric name, or at `Block::nameless`.
     /// One arm per kind of node, each a call, so that a level of recursion takes little stack.
     fn unsettled(&self, node: &Node, grid: Grid) -> Result<Block, EvalError> {
+        self.go_on(0)?;
         match node {
             Node::Select(fetch) => self.fetch(fetch, grid, |_, value| value),
             Node::SampleTime(fetch) => self.sample_times(fetch, grid),
-            Node::OverWindow { function, window, parameters } => {
-                let block = self.over_window(*function, window, parameters, grid)?;
+            Node::OverWindow { function, window, parameters, place } => {
+                let block = self.over_window((*function, *place), window, parameters, grid)?;
                 if function.keeps_name() { Ok(block) } else { block.drop_names() }
             }
             Node::Absent { inner, labels } => self.absent(inner, labels, grid),
@@ -144,7 +170,12 @@ impl<'a> Evaluator<'a> {
             Node::Replace(replace) => labels::replace(replace, self.vector(&replace.input, grid)?),
             Node::Join(join) => labels::join(join, self.vector(&join.input, grid)?),
             Node::Sort { input, descending } => Ok(math::sort(self.unsettled(input, grid)?, *descending)),
-            Node::HistogramQuantile { quantile, input } => self.histogram_quantile(quantile, input, grid),
+            Node::HistogramQuantile { quantile, input, places } => {
+                self.histogram_quantile(quantile, input, *places, grid)
+            }
+            Node::HistogramFraction { bounds, input, place } => {
+                self.histogram_fraction(bounds, input, *place, grid)
+            }
             Node::Negate(inner) => self.negate(inner, grid),
             Node::Binary(binary) => self.binary(binary, grid),
             Node::Aggregate(aggregate) => self.aggregate(aggregate, grid),
@@ -185,9 +216,37 @@ impl<'a> Evaluator<'a> {
         Ok(Block::one(Labels::empty(), (0..grid.count).map(|step| scalars.at(step)), grid.count))
     }
 
-    fn histogram_quantile(&self, quantile: &Node, input: &Node, grid: Grid) -> Result<Block, EvalError> {
+    fn histogram_quantile(
+        &self,
+        quantile: &Node,
+        input: &Node,
+        places: [Option<Place>; 2],
+        grid: Grid,
+    ) -> Result<Block, EvalError> {
         let quantile = self.scalars(quantile, grid)?;
-        histogram::quantiles(&quantile, &self.unsettled(input, grid)?)
+        self.note_quantiles(&quantile, places[0], grid);
+        let block = self.unsettled(input, grid)?;
+        let scope = histogram::Scope { notes: self.notes, place: places[1], go_on: &|work| self.go_on(work) };
+        histogram::quantiles(&quantile, &block, grid, &scope)
+    }
+
+    fn histogram_fraction(
+        &self,
+        [lower, upper]: &[Node; 2],
+        input: &Node,
+        place: Option<Place>,
+        grid: Grid,
+    ) -> Result<Block, EvalError> {
+        let bounds = [self.scalars(lower, grid)?, self.scalars(upper, grid)?];
+        let block = self.unsettled(input, grid)?;
+        let scope = histogram::Scope { notes: self.notes, place, go_on: &|work| self.go_on(work) };
+        histogram::fractions(&bounds, &block, &scope)
+    }
+
+    pub(super) fn note_quantiles(&self, quantile: &Scalars, place: Option<Place>, grid: Grid) {
+        if self.notes.listens() {
+            (0..grid.count).for_each(|step| self.notes.quantile(quantile.at(step), place));
+        }
     }
 
     fn negate(&self, inner: &Node, grid: Grid) -> Result<Block, EvalError> {
@@ -199,6 +258,9 @@ impl<'a> Evaluator<'a> {
     fn aggregate(&self, node: &Aggregate, grid: Grid) -> Result<Block, EvalError> {
         let block = self.for_labels(&node.input, grid, node.grouping.keeps(METRIC_NAME))?;
         let parameter = node.parameter.as_ref().map(|node| self.scalars(node, grid)).transpose()?;
+        if let (AggregateFunction::Quantile, Some(quantile)) = (&node.function, &parameter) {
+            self.note_quantiles(quantile, node.parameter_place, grid);
+        }
         aggregate::aggregate(&node.function, &node.grouping, parameter, block, &|samples| {
             self.charge(samples)
         })

@@ -1,29 +1,31 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
-use std::cell::Cell;
-
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
 
 use super::walk::{Evaluator, Grid};
 use super::{ABSENT, Block, EvalError, Scalars, SeriesPoints};
-use crate::LOOK_BACK;
 use crate::functions::window::{self, Samples};
+use crate::places::Place;
 use crate::plan::{Fetch, Node, Window, WindowFunction, WindowInput};
 
 /// What is done with one series of a window: its labels, times and values, without staleness markers.
 type Visit<'v> = dyn FnMut(&Labels, &[i64], &[f64]) -> Result<(), EvalError> + 'v;
 
 impl Evaluator<'_> {
-    /// The newest sample at most 5 minutes old, at each step; `pick(time, value)` says what of it is wanted.
+    fn look_back(&self) -> i64 {
+        i64::try_from(self.options.look_back.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// The newest sample no older than the look-back, at each step; `pick(time, value)` says what of it is wanted.
     pub(super) fn fetch(
         &self,
         fetch: &Fetch,
         grid: Grid,
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
-        let look_back = LOOK_BACK.as_millis() as i64;
+        let look_back = self.look_back();
         let (first, last) = (self.look(fetch.shift, grid.start), self.look(fetch.shift, grid.last()));
         if first == last {
             return self.fetch_latest(fetch, grid, pick);
@@ -58,7 +60,7 @@ impl Evaluator<'_> {
         pick: impl Fn(i64, f64) -> f64,
     ) -> Result<Block, EvalError> {
         let now = self.look(fetch.shift, grid.start);
-        let from = now.saturating_sub(LOOK_BACK.as_millis() as i64);
+        let from = now.saturating_sub(self.look_back());
         let mut block = Block::new(grid.count);
         let mut outcome = Ok(());
         let selector = &self.expr.selectors()[fetch.selector];
@@ -75,40 +77,41 @@ impl Evaluator<'_> {
     /// A function of each window, under the series' names.
     pub(super) fn over_window(
         &self,
-        function: WindowFunction,
+        (function, place): (WindowFunction, Option<Place>),
         window: &Window,
         parameters: &[Node],
         grid: Grid,
     ) -> Result<Block, EvalError> {
         let parameters =
             parameters.iter().map(|node| self.scalars(node, grid)).collect::<Result<Vec<Scalars>, _>>()?;
+        if function == WindowFunction::Quantile {
+            self.note_quantiles(&parameters[0], place, grid);
+        }
         for step in 0..grid.count {
             window::check(function, |at| parameters[at].at(step))?;
         }
+        let is_rate =
+            self.notes.listens() && matches!(function, WindowFunction::Rate | WindowFunction::Increase);
         let mut block = Block::new(grid.count);
+        let mut rows = WindowRows::default();
         self.each_series(window, grid, &mut |labels, times, values| {
-            let first_end = self.look(window.shift, grid.start);
-            let mut high = times.partition_point(|time| *time <= first_end);
-            let first_start = first_end.saturating_sub(window.range);
-            let mut low = times[..high].partition_point(|time| *time <= first_start);
-            let visits = Cell::new(0);
-            let row = (0..grid.count).map(|step| {
-                let end = self.look(window.shift, grid.at(step));
+            let ends = |step| self.look(window.shift, grid.at(step));
+            rows.find(times, (0..grid.count).map(ends), window.range);
+            let monotonic = function.follows_counter() && !values.windows(2).any(|pair| pair[1] < pair[0]);
+            let row = rows.bounds.iter().enumerate().map(|(step, (low, high))| {
+                let end = ends(step);
+                let (times, values) = (&times[*low..*high], &values[*low..*high]);
                 let start = end.saturating_sub(window.range);
-                while high < times.len() && times[high] <= end {
-                    high += 1;
-                }
-                while low < high && times[low] <= start {
-                    low += 1;
-                }
-                visits.set(visits.get() + (high - low) as u64);
-                let (times, values) = (&times[low..high], &values[low..high]);
-                let samples = Samples { times, values, start, end, now: grid.at(step) };
+                let samples = Samples { times, values, monotonic, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
+            let before = block.len();
             block.push(labels.clone(), row);
+            if is_rate && before < block.len() {
+                self.notes.rate_of(labels.metric(), place);
+            }
             self.charge(grid.count)?;
-            self.charge_visits(visits.get())?;
+            self.charge_visits(rows.visits)?;
             self.check_series(block.len())
         })?;
         Ok(block)
@@ -186,8 +189,8 @@ impl Evaluator<'_> {
     }
 
     fn check_series(&self, series: usize) -> Result<(), EvalError> {
-        if self.limits.series < series {
-            return Err(EvalError::TooManySeries { limit: self.limits.series });
+        if self.options.limits.series < series {
+            return Err(EvalError::TooManySeries { limit: self.options.limits.series });
         }
         Ok(())
     }
@@ -205,6 +208,34 @@ fn keep(
     for (time, value) in times.zip(values).filter(|(_, value)| !is_stale(**value)) {
         kept_times.push(time);
         kept_values.push(*value);
+    }
+}
+
+/// Which rows lie in the window of each step. Series of one host have the same times, and are then not asked again.
+#[derive(Default)]
+struct WindowRows {
+    times: Vec<i64>,
+    bounds: Vec<(usize, usize)>,
+    /// Rows of all windows together.
+    visits: u64,
+}
+
+impl WindowRows {
+    /// Finds them for windows that end at `ends`, ascending, and are open on the left.
+    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>, range: i64) {
+        if !self.bounds.is_empty() && self.times == times {
+            return;
+        }
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        self.bounds.clear();
+        let (mut low, mut high) = (0, 0);
+        self.bounds.extend(ends.map(|end| {
+            high += times[high..].partition_point(|time| *time <= end);
+            low += times[low..high].partition_point(|time| *time <= end.saturating_sub(range));
+            (low, high)
+        }));
+        self.visits = self.bounds.iter().map(|(low, high)| (high - low) as u64).sum();
     }
 }
 

@@ -10,6 +10,8 @@ use crate::sums::{Mean, Spread, Sum, quantile};
 pub(crate) struct Samples<'a> {
     pub(crate) times: &'a [i64],
     pub(crate) values: &'a [f64],
+    /// Known not to fall anywhere: a counter that was never reset.
+    pub(crate) monotonic: bool,
     pub(crate) start: i64,
     pub(crate) end: i64,
     /// The step evaluated, which `offset` and `@` do not move.

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::expr::ParseError;
 use crate::labelling::Filter;
+use crate::places::Places;
 use crate::selector::{MatchOp, Matcher, Selector};
 use crate::text::DEPTH_MAX;
 
@@ -22,8 +23,8 @@ use crate::text::DEPTH_MAX;
 const SUBQUERY_STEP: Duration = Duration::from_secs(60);
 
 /// Plans a parsed expression.
-pub(crate) fn build(parsed: &Parsed) -> Result<(Node, Vec<Selector>), ParseError> {
-    let mut builder = Builder::default();
+pub(crate) fn build(text: &str, parsed: &Parsed) -> Result<(Node, Vec<Selector>), ParseError> {
+    let mut builder = Builder { places: Places::of(text, parsed), ..Builder::default() };
     let root = match strip(parsed) {
         matrix @ (Parsed::MatrixSelector(_) | Parsed::Subquery(_)) => {
             Node::Window(Box::new(builder.window(matrix)?))
@@ -31,6 +32,24 @@ pub(crate) fn build(parsed: &Parsed) -> Result<(Node, Vec<Selector>), ParseError
         other => builder.node(other)?,
     };
     Ok((root, builder.selectors))
+}
+
+/// The first experimental function of an expression.
+pub(crate) fn experimental(parsed: &Parsed) -> Option<&'static str> {
+    match parsed {
+        Parsed::Call(call) => {
+            let own = call::EXPERIMENTAL.into_iter().find(|name| *name == call.func.name);
+            own.or_else(|| call.args.args.iter().find_map(|argument| experimental(argument)))
+        }
+        Parsed::Aggregate(aggregate) => {
+            aggregate.param.iter().chain([&aggregate.expr]).find_map(|inner| experimental(inner))
+        }
+        Parsed::Binary(binary) => experimental(&binary.lhs).or_else(|| experimental(&binary.rhs)),
+        Parsed::Unary(unary) => experimental(&unary.expr),
+        Parsed::Paren(paren) => experimental(&paren.expr),
+        Parsed::Subquery(subquery) => experimental(&subquery.expr),
+        _ => None,
+    }
 }
 
 /// The expression inside any parentheses.
@@ -45,6 +64,7 @@ pub(super) fn strip(mut parsed: &Parsed) -> &Parsed {
 pub(super) struct Builder {
     selectors: Vec<Selector>,
     depth: usize,
+    pub(super) places: Places,
 }
 
 impl Builder {
@@ -230,7 +250,8 @@ impl Builder {
         };
         let input = self.typed(&parsed.expr, Kind::Vector, &name)?;
         let grouping = filter(parsed.modifier.as_ref(), || Filter::Only([].into()));
-        Ok(Node::Aggregate(Box::new(Aggregate { function, input, parameter, grouping })))
+        let parameter_place = self.places.argument(parsed, 0);
+        Ok(Node::Aggregate(Box::new(Aggregate { function, input, parameter, parameter_place, grouping })))
     }
 }
 

@@ -7,13 +7,15 @@ use super::build::{Builder, strip};
 use super::{Clock, EachFunction, Join, Kind, Node, Replace, WindowFunction};
 use crate::expr::ParseError;
 use crate::functions::{calendar, math};
+use crate::places::Place;
 use crate::selector::{MatchOp, Selector, anchored};
 
 pub(super) fn build(builder: &mut Builder, call: &Call) -> Result<Node, ParseError> {
     let name = call.func.name;
     let arguments: Vec<&Parsed> = call.args.args.iter().map(|argument| strip(argument)).collect();
     if let Some(function) = window_function(name) {
-        return over_window(builder, name, function, &arguments);
+        let place = builder.places.argument(call, 0);
+        return over_window(builder, (name, place), function, &arguments);
     }
     if let Some(function) = calendar::function(name) {
         let input = match arguments.first() {
@@ -26,10 +28,16 @@ pub(super) fn build(builder: &mut Builder, call: &Call) -> Result<Node, ParseErr
         let input = builder.typed(argument(&arguments, 0, name)?, Kind::Vector, name)?;
         return Ok(each(EachFunction::Plain(function), input, Vec::new()));
     }
-    special(builder, name, &arguments)
+    let places = [0, 1, 2].map(|at| builder.places.argument(call, at));
+    special(builder, name, &arguments, places)
 }
 
-fn special(builder: &mut Builder, name: &'static str, arguments: &[&Parsed]) -> Result<Node, ParseError> {
+fn special(
+    builder: &mut Builder,
+    name: &'static str,
+    arguments: &[&Parsed],
+    places: [Option<Place>; 3],
+) -> Result<Node, ParseError> {
     let mut typed = |at: usize, kind| builder.typed(argument(arguments, at, name)?, kind, name);
     let mut boxed = |at: usize, kind| typed(at, kind).map(Box::new);
     Ok(match name {
@@ -49,7 +57,13 @@ fn special(builder: &mut Builder, name: &'static str, arguments: &[&Parsed]) -> 
         "sort" => Node::Sort { input: boxed(0, Kind::Vector)?, descending: false },
         "sort_desc" => Node::Sort { input: boxed(0, Kind::Vector)?, descending: true },
         "histogram_quantile" => {
-            Node::HistogramQuantile { quantile: boxed(0, Kind::Scalar)?, input: boxed(1, Kind::Vector)? }
+            let (quantile, input) = (boxed(0, Kind::Scalar)?, boxed(1, Kind::Vector)?);
+            Node::HistogramQuantile { quantile, input, places: [places[0], places[1]] }
+        }
+        "histogram_fraction" => {
+            let bounds = Box::new([typed(0, Kind::Scalar)?, typed(1, Kind::Scalar)?]);
+            let input = Box::new(typed(2, Kind::Vector)?);
+            Node::HistogramFraction { bounds, input, place: places[2] }
         }
         "clamp" => {
             let parameters = vec![typed(1, Kind::Scalar)?, typed(2, Kind::Scalar)?];
@@ -85,6 +99,23 @@ fn special(builder: &mut Builder, name: &'static str, arguments: &[&Parsed]) -> 
         _ => return Err(refusal(name)),
     })
 }
+
+/// What Prometheus has behind `--enable-feature=promql-experimental-functions` and this engine knows.
+pub(super) const EXPERIMENTAL: [&str; 13] = [
+    "double_exponential_smoothing",
+    "end",
+    "first_over_time",
+    "mad_over_time",
+    "max_of",
+    "min_of",
+    "range",
+    "start",
+    "step",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+];
 
 fn refusal(name: &str) -> ParseError {
     ParseError::Unsupported(if name.starts_with("histogram_") {
@@ -139,17 +170,17 @@ fn window_function(name: &str) -> Option<WindowFunction> {
 /// The window is the one range-vector argument; the others are scalars.
 fn over_window(
     builder: &mut Builder,
-    name: &str,
+    (name, place): (&str, Option<Place>),
     function: WindowFunction,
     arguments: &[&Parsed],
 ) -> Result<Node, ParseError> {
-    let place = usize::from(function == WindowFunction::Quantile);
-    let window = Box::new(builder.window(argument(arguments, place, name)?)?);
-    let scalars = arguments.iter().enumerate().filter(|(at, _)| *at != place);
+    let window_at = usize::from(function == WindowFunction::Quantile);
+    let window = Box::new(builder.window(argument(arguments, window_at, name)?)?);
+    let scalars = arguments.iter().enumerate().filter(|(at, _)| *at != window_at);
     let parameters = scalars
         .map(|(_, parsed)| builder.typed(parsed, Kind::Scalar, name))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Node::OverWindow { function, window, parameters })
+    Ok(Node::OverWindow { function, window, parameters, place })
 }
 
 /// What is known of a series that is not there: the labels its selector demands, each if demanded once only.

@@ -20,7 +20,10 @@ pub(crate) fn is_host_local(node: &Node) -> bool {
         Node::Replace(replace) => &*replace.target != INSTANCE && is_host_local(&replace.input),
         Node::Join(join) => &*join.target != INSTANCE && is_host_local(&join.input),
         Node::Sort { input, .. } | Node::Negate(input) => is_host_local(input),
-        Node::HistogramQuantile { quantile, input } => is_constant(quantile) && is_host_local(input),
+        Node::HistogramQuantile { quantile, input, .. } => is_constant(quantile) && is_host_local(input),
+        Node::HistogramFraction { bounds, input, .. } => {
+            bounds.iter().all(is_constant) && is_host_local(input)
+        }
         Node::Binary(binary) => binary_is_local(binary),
         Node::Aggregate(aggregate) => {
             let renames =
@@ -89,7 +92,8 @@ fn reach(node: &Node) -> i64 {
         }
         Node::Sort { input, .. } => reach(input),
         Node::Extreme { left, right, .. } => longest(&[left, right]),
-        Node::HistogramQuantile { quantile, input } => longest(&[quantile, input]),
+        Node::HistogramQuantile { quantile, input, .. } => longest(&[quantile, input]),
+        Node::HistogramFraction { bounds, input, .. } => longest(&[&bounds[0], &bounds[1], input]),
         Node::Replace(replace) => reach(&replace.input),
         Node::Join(join) => reach(&join.input),
         Node::Binary(binary) => longest(&[&binary.left, &binary.right]),
