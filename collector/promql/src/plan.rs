@@ -12,6 +12,7 @@ use tocsin_shared::labels::Labels;
 pub(crate) use build::{build, experimental};
 pub(crate) use reach::{is_host_local, longest_range};
 
+use crate::functions::rate::Growth;
 use crate::labelling::Filter;
 use crate::places::Place;
 
@@ -194,9 +195,14 @@ impl WindowFunction {
         matches!(self, Self::First | Self::Last)
     }
 
-    /// These add what a counter had reached wherever it falls.
-    pub(crate) fn follows_counter(self) -> bool {
-        matches!(self, Self::Rate | Self::Increase)
+    /// What growth is asked for, if any.
+    pub(crate) fn growth(self) -> Option<Growth> {
+        match self {
+            Self::Rate => Some(Growth { counter: true, per_second: true }),
+            Self::Increase => Some(Growth { counter: true, per_second: false }),
+            Self::Delta => Some(Growth { counter: false, per_second: false }),
+            _ => None,
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
 pub const ABSENT: f64 = f64::from_bits(0x7ff0_0000_0000_a85e);
 
 /// Whether a cell holds no value.
+#[inline]
 pub fn is_absent(value: f64) -> bool {
     value.to_bits() == ABSENT.to_bits()
 }

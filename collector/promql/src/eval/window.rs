@@ -6,6 +6,7 @@ use tocsin_shared::time::Timestamp;
 
 use super::walk::{Evaluator, Grid};
 use super::{ABSENT, Block, EvalError, Scalars, SeriesPoints};
+use crate::functions::rate::{Growth, Reach};
 use crate::functions::window::{self, Samples};
 use crate::places::Place;
 use crate::plan::{Fetch, Node, Window, WindowFunction, WindowInput};
@@ -90,19 +91,25 @@ impl Evaluator<'_> {
         for step in 0..grid.count {
             window::check(function, |at| parameters[at].at(step))?;
         }
-        let is_rate =
-            self.notes.listens() && matches!(function, WindowFunction::Rate | WindowFunction::Increase);
+        let growth = function.growth();
+        let is_rate = self.notes.listens() && growth.is_some_and(|growth| growth.counter);
         let mut block = Block::new(grid.count);
-        let mut rows = WindowRows::default();
+        let mut rows = WindowRows::new(window.range, growth);
         self.each_series(window, grid, &mut |labels, times, values| {
             let ends = |step| self.look(window.shift, grid.at(step));
-            rows.find(times, (0..grid.count).map(ends), window.range);
-            let monotonic = function.follows_counter() && !values.windows(2).any(|pair| pair[1] < pair[0]);
-            let row = rows.bounds.iter().enumerate().map(|(step, (low, high))| {
-                let end = ends(step);
+            rows.find(times, (0..grid.count).map(ends));
+            let falls = || values.windows(2).any(|pair| pair[1] < pair[0]);
+            let monotonic = growth.is_some_and(|growth| growth.counter) && !falls();
+            let row = rows.windows.iter().enumerate().map(|(step, rows)| {
+                let InWindow { low, high, reach } = rows;
                 let (times, values) = (&times[*low..*high], &values[*low..*high]);
+                if let Some(growth) = growth {
+                    let grown = reach.map(|reach| reach.growth(values, growth.counter, monotonic));
+                    return grown.unwrap_or(ABSENT);
+                }
+                let end = ends(step);
                 let start = end.saturating_sub(window.range);
-                let samples = Samples { times, values, monotonic, start, end, now: grid.at(step) };
+                let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
             let before = block.len();
@@ -211,31 +218,45 @@ fn keep(
     }
 }
 
-/// Which rows lie in the window of each step. Series of one host have the same times, and are then not asked again.
-#[derive(Default)]
+/// The rows of the windows of all steps. Series of one host have the same times, which are then not looked at again.
 struct WindowRows {
+    range: i64,
+    growth: Option<Growth>,
     times: Vec<i64>,
-    bounds: Vec<(usize, usize)>,
+    windows: Vec<InWindow>,
     /// Rows of all windows together.
     visits: u64,
 }
 
+/// The rows of one window, from `low` up to `high`, and how growth over them is stretched, if it is asked for.
+struct InWindow {
+    low: usize,
+    high: usize,
+    reach: Option<Reach>,
+}
+
 impl WindowRows {
+    fn new(range: i64, growth: Option<Growth>) -> Self {
+        Self { range, growth, times: Vec::new(), windows: Vec::new(), visits: 0 }
+    }
+
     /// Finds them for windows that end at `ends`, ascending, and are open on the left.
-    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>, range: i64) {
-        if !self.bounds.is_empty() && self.times == times {
+    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>) {
+        if !self.windows.is_empty() && self.times == times {
             return;
         }
         self.times.clear();
         self.times.extend_from_slice(times);
-        self.bounds.clear();
-        let (mut low, mut high) = (0, 0);
-        self.bounds.extend(ends.map(|end| {
+        self.windows.clear();
+        let (range, growth, mut low, mut high) = (self.range, self.growth, 0, 0);
+        self.windows.extend(ends.map(|end| {
+            let start = end.saturating_sub(range);
             high += times[high..].partition_point(|time| *time <= end);
-            low += times[low..high].partition_point(|time| *time <= end.saturating_sub(range));
-            (low, high)
+            low += times[low..high].partition_point(|time| *time <= start);
+            let reach = growth.and_then(|growth| Reach::of(&times[low..high], (start, end), growth));
+            InWindow { low, high, reach }
         }));
-        self.visits = self.bounds.iter().map(|(low, high)| (high - low) as u64).sum();
+        self.visits = self.windows.iter().map(|rows| (rows.high - rows.low) as u64).sum();
     }
 }
 

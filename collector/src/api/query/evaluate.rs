@@ -86,6 +86,7 @@ fn check_points(points: usize) -> Result<(), Status> {
 
 fn refused(error: &EvalError) -> Status {
     match error {
+        EvalError::Stopped => Status::cancelled(error.to_string()),
         EvalError::TooMuchWork | EvalError::TooManySamples { .. } | EvalError::TooManySeries { .. } => {
             Status::resource_exhausted(error.to_string())
         }
