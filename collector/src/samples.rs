@@ -170,7 +170,7 @@ impl Store {
 
     /// Everything, for queries.
     pub fn view(&self) -> View<'_> {
-        View { store: self, samples_max: SELECT_SAMPLES_MAX, error: RefCell::default() }
+        View { store: self, of_received: false, samples_max: SELECT_SAMPLES_MAX, error: RefCell::default() }
     }
 
     /// One host, for its rules. A host never heard of has no series.

@@ -63,11 +63,11 @@ async fn what_prometheus_writes_is_there_whole_through_kills_of_the_collector() 
             points.into_iter().filter(|(at, _)| *at <= last).collect()
         };
         let want = upto(prometheus.points(selector)?);
-        assert!(want.len() >= 13, "{selector}: {} scrapes", want.len());
+        assert!(want.len() >= 8, "{selector}: {} scrapes", want.len());
         // Shards of a sender overtake each other: the last of them may still be on their way.
-        let same = wait_until(&format!("{selector} as Prometheus has it"), SOON, async || {
-            (upto(stored(&site, selector).await?) == want).then_some(())
-        });
+        let what = format!("{selector} as Prometheus has it");
+        let same =
+            wait_until(&what, SOON, async || (upto(stored(&site, selector).await?) == want).then_some(()));
         if let Err(error) = same.await {
             panic!("{error}\nwanted {want:?}\nstored {:?}", stored(&site, selector).await);
         }
@@ -95,7 +95,8 @@ async fn otlp_is_taken_from_writers_and_read_like_everything_else() -> anyhow::R
     let writer = door(&site, "cart", pb::Role::Writer).await?;
     let viewer = door(&site, "eve", pb::Role::Viewer).await?;
     let nobody = Door { credential: String::new(), ..viewer.clone() };
-    for (who, door, status) in [("nobody", &nobody, 401), ("viewer", &viewer, 403), ("writer", &writer, 200)] {
+    for (who, door, status) in [("nobody", &nobody, 401), ("viewer", &viewer, 403), ("writer", &writer, 200)]
+    {
         let (got, text) = door.post("/v1/metrics", &json, body.clone().into_bytes()).await?;
         assert_eq!(got, status, "{who}: {text}");
     }

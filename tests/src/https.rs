@@ -46,7 +46,8 @@ impl Door {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::from(body)))?;
-        let answer = tokio::time::timeout(TIMEOUT, sender.send_request(request)).await.context("no answer")??;
+        let answer =
+            tokio::time::timeout(TIMEOUT, sender.send_request(request)).await.context("no answer")??;
         let status = answer.status().as_u16();
         let text = answer.into_body().collect().await?.to_bytes();
         connection.abort();

@@ -38,7 +38,8 @@ pub fn request(data: &[u8]) {
         },
         1 => remote_write::read(Version::One, message, &mut intake),
         2 => remote_write::read(Version::Two, message, &mut intake),
-        3 => otlp::decode(otlp::Format::Protobuf, message).and_then(|request| otlp::read(&request, &mut intake)),
+        3 => otlp::decode(otlp::Format::Protobuf, message)
+            .and_then(|request| otlp::read(&request, &mut intake)),
         _ => otlp::decode(otlp::Format::Json, message).and_then(|request| otlp::read(&request, &mut intake)),
     };
     if read.is_err() {
@@ -50,7 +51,10 @@ pub fn request(data: &[u8]) {
     for sample in &samples {
         let labels = &sample.series.labels;
         assert!(!labels.metric().is_empty() && labels.len() <= 64, "{labels}");
-        assert!(labels.get("job") != Some("node") || labels.get("instance") != Some("db-1"), "an agent's host");
+        assert!(
+            labels.get("job") != Some("node") || labels.get("instance") != Some("db-1"),
+            "an agent's host"
+        );
         assert!(sample.at.since(NOW) <= AHEAD_MAX, "ahead: {}", sample.at);
     }
     assert!(book.series() <= SERIES_MAX);
@@ -64,10 +68,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     sample.push(0x10);
     prost::encoding::encode_varint(at, &mut sample);
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
-    let label = |name: &str, value: &str| {
-        field(1, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat())
-    };
-    let series = [label("__name__", "m"), label("instance", "a"), label("job", "j"), field(2, &sample)].concat();
+    let label =
+        |name: &str, value: &str| field(1, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat());
+    let series =
+        [label("__name__", "m"), label("instance", "a"), label("job", "j"), field(2, &sample)].concat();
     let described = field(3, &[vec![0x08, 1], field(2, b"m"), field(4, b"help")].concat());
     let one = [field(1, &series), described].concat();
     let symbols = ["", "__name__", "m", "le", "1"].map(|text| field(4, text.as_bytes())).concat();

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::mpsc;
 
-use axum::body::{Body, to_bytes};
 use ::http::{HeaderMap, Request, StatusCode};
+use axum::body::{Body, to_bytes};
 use prost::Message;
 use tocsin_shared::access::Role;
 use tocsin_shared::disk::{Disk, RealDisk};

@@ -81,7 +81,10 @@ async fn answer(
             text(StatusCode::OK, [vec!["ready".to_owned()], trouble].concat().join("; ") + "\n")
         }
         "/metrics" => {
-            let page = metrics(parts) + &connections(doors) + &sources(parts) + &rule_groups(parts.statistics.groups());
+            let page = metrics(parts)
+                + &connections(doors)
+                + &sources(parts)
+                + &rule_groups(parts.statistics.groups());
             text(StatusCode::OK, page)
         }
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
@@ -210,7 +213,9 @@ fn sources(parts: &Parts) -> String {
     };
     family("requests_total", "counter", "Requests with pushed samples.", |source| source.requests);
     family("samples_total", "counter", "Pushed samples that were taken.", |source| source.written);
-    family("held_back_total", "counter", "Requests over their source's allowance.", |source| source.held_back);
+    family("held_back_total", "counter", "Requests over their source's allowance.", |source| {
+        source.held_back
+    });
     family("series", "gauge", "Series that came within the last hour.", |source| source.series as u64);
     let name = "tocsin_collector_source_refused_total";
     let help = "Pushed samples that were not taken, by reason.";

@@ -5,8 +5,9 @@
 //! all of their labels. The same series of two sources is read from one of them, always the same while both have
 //! samples in the span. Not here: what a source may write (`receive`), durability (`journal::rows`).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
@@ -29,6 +30,7 @@ pub fn is_received(host: AgentId) -> bool {
 /// What one source calls by one job and instance. Its key is made of the three names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
+    pub source: Arc<str>,
     pub key: AgentId,
     /// `job` and `instance`, as far as they are there.
     pub target: Labels,
@@ -39,7 +41,7 @@ impl Origin {
     pub fn new(source: &str, job: &str, instance: &str) -> Self {
         let name = format!("{}:{source}{}:{job}{}:{instance}", source.len(), job.len(), instance.len());
         let key = AgentId(Uuid::new_v5(&NAMESPACE, name.as_bytes()));
-        Self { key, target: Labels::new([("job", job), ("instance", instance)]) }
+        Self { source: source.into(), key, target: Labels::new([("job", job), ("instance", instance)]) }
     }
 
     /// The origin of a series of a source.
@@ -104,6 +106,27 @@ impl Store {
         }
     }
 
+    /// Notes that everything of a source up to `at` can be read, as far as it has come.
+    pub fn note_source(&self, source: &str, at: Timestamp) {
+        let mut newest = self.origins.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        match newest.get_mut(source) {
+            Some(known) => *known = at.max(*known),
+            None => drop(newest.insert(source.into(), at)),
+        }
+    }
+
+    /// How far each source has come since the start, or what the journal had of it.
+    pub fn sources(&self) -> Vec<(Arc<str>, Timestamp)> {
+        let newest = self.origins.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.iter().map(|(source, at)| (Arc::clone(source), *at)).collect()
+    }
+
+    /// Forgets how far sources have come that write no more: nobody waits for them.
+    pub fn forget_sources(&self, gone: impl Fn(&str) -> bool) {
+        let mut newest = self.origins.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.retain(|source, _| !gone(source));
+    }
+
     /// The newest sample of a received host.
     pub fn newest_received(&self, origin: &Origin) -> Option<Timestamp> {
         let host = self.host(Some(origin.key))?;
@@ -125,9 +148,11 @@ impl Store {
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     /// The first source's host of each.
-    first: std::sync::Mutex<std::collections::HashMap<Labels, AgentId>>,
+    first: Mutex<HashMap<Labels, AgentId>>,
     /// Whether some have more than one source.
-    shared: std::sync::atomic::AtomicBool,
+    shared: AtomicBool,
+    /// The newest time of each source.
+    newest: Mutex<BTreeMap<Arc<str>, Timestamp>>,
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tocsin_shared::time::Timestamp;
 use super::Store;
 use super::host::Host;
 use super::latest::{Latest, VisitLatest};
+use super::received::is_received;
 use super::select::{SelectError, Selection, matching};
 use super::series::{Visit, Wanted, resolve};
 
@@ -156,6 +157,7 @@ impl<'a> HostView<'a> {
 /// All hosts' samples. Do not append from within `visit`.
 pub struct View<'a> {
     pub(super) store: &'a Store,
+    pub(super) of_received: bool,
     pub(super) samples_max: u64,
     pub(super) error: RefCell<Option<SelectError>>,
 }
@@ -171,8 +173,17 @@ impl Once {
 
 impl View<'_> {
     fn hosts(&self) -> (Vec<(Option<AgentId>, Arc<RwLock<Host>>)>, Once) {
-        let (hosts, shared) = self.store.hosts_to_read();
+        let (mut hosts, shared) = self.store.hosts_to_read();
+        if self.of_received {
+            hosts.retain(|(agent, _)| agent.is_some_and(is_received));
+        }
         (hosts, Once(shared.then(HashSet::new)))
+    }
+
+    /// Leaves out what agents sent and what rules recorded.
+    pub fn of_received(mut self) -> Self {
+        self.of_received = true;
+        self
     }
 
     /// Sets how many samples one selection may give.

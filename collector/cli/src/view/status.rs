@@ -19,6 +19,8 @@ use crate::table::{Cell, Table};
 
 /// Incidents shown; the rest are counted.
 const INCIDENTS_SHOWN: usize = 8;
+/// Sources shown; the rest are counted.
+const SOURCES_SHOWN: usize = 4;
 /// Problems of one sort that are named; the rest are counted.
 const NAMED: usize = 5;
 /// The store follows within a second; this far behind, answers are visibly old.
@@ -355,30 +357,33 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
         ),
         ("", format!("data in {} · cluster {}", collector.data_dir, collector.cluster_id)),
     ];
-    let headings = std::iter::once("SOURCES").chain(std::iter::repeat(""));
-    let sources = view.sources.iter().zip(headings).map(|(source, heading)| (heading, of_source(source)));
-    lines.splice(AFTER_RULES..AFTER_RULES, sources.collect::<Vec<_>>());
+    lines.splice(AFTER_RULES..AFTER_RULES, sources(&view.sources));
     lines
+}
+
+/// Lines for the first few sources, and how many there are beside them.
+fn sources(all: &[SourceView]) -> Vec<(&'static str, String)> {
+    let mut texts: Vec<String> = all.iter().take(SOURCES_SHOWN).map(of_source).collect();
+    if all.len() > SOURCES_SHOWN {
+        texts.push(format!("and {} more", all.len() - SOURCES_SHOWN));
+    }
+    let headings = std::iter::once("SOURCES").chain(std::iter::repeat(""));
+    headings.zip(texts).collect()
 }
 
 /// Where sources stand among the lines.
 const AFTER_RULES: usize = 3;
 
 fn of_source(source: &SourceView) -> String {
-    let SourceView { name, series, series_max, samples, refused, held_back, .. } = source;
-    let mut text = format!(
-        "{name}: {} of {} series · {} samples taken",
-        figures::count(*series),
-        figures::count(*series_max),
-        figures::count(*samples)
-    );
-    if !refused.is_empty() {
-        let reasons: Vec<String> =
-            refused.iter().map(|(reason, count)| format!("{} {reason}", figures::count(*count))).collect();
-        text.push_str(&format!(" · refused {}", reasons.join(", ")));
+    let SourceView { name, series, samples, refused, held_back, .. } = source;
+    let mut text =
+        format!("{name}: {} series · {} samples", figures::count(*series), figures::count(*samples));
+    if let Some((most, _)) = refused.iter().max_by_key(|(_, count)| **count) {
+        let all = refused.values().fold(0, |all: u64, count| all.saturating_add(*count));
+        text.push_str(&format!(" · refused {}, most {most}", figures::count(all)));
     }
     if *held_back > 0 {
-        text.push_str(&format!(" · {} over its allowance", counted(*held_back, "request")));
+        text.push_str(&format!(" · {} held back", counted(*held_back, "request")));
     }
     text
 }

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::write::Writer;
 use super::{Job, Rows, table};
+use crate::clock::now;
 use crate::journal::Stopping;
 use crate::samples::Store;
 use crate::samples::received::{Cell, Origin, Place};
@@ -164,7 +165,7 @@ impl Waiting {
     }
 }
 
-/// Shows samples, those of one origin and time together.
+/// Shows samples of one source, those of one origin and time together.
 fn show(store: &Store, samples: &[Sample]) -> Differing {
     let same = |a: &Sample, b: &Sample| a.at == b.at && a.series.origin.key == b.series.origin.key;
     let (mut cells, mut differing) = (Vec::new(), 0);
@@ -176,6 +177,10 @@ fn show(store: &Store, samples: &[Sample]) -> Differing {
             value: *value,
         }));
         differing += store.append_received(&row[0].series.origin, row[0].at, &cells);
+    }
+    if let Some(newest) = samples.iter().max_by_key(|sample| sample.at) {
+        // A sender whose clock is ahead makes nobody else late.
+        store.note_source(&newest.series.origin.source, newest.at.min(now()));
     }
     differing
 }
