@@ -6,10 +6,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -25,19 +27,30 @@ const SAMPLES_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote
 const HISTOGRAMS_WRITTEN: HeaderName =
     HeaderName::from_static("x-prometheus-remote-write-histograms-written");
 const EXEMPLARS_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
+/// The part of the listener's time for an answer after which a request is given up.
+const PATIENCE: f64 = 0.9;
 /// The messages of remote write, as the content type names them.
 const MESSAGE_ONE: &str = "prometheus.WriteRequest";
 const MESSAGE_TWO: &str = "io.prometheus.write.v2.Request";
 
-/// The routes.
-pub(crate) fn routes(receiver: Arc<Receiver>) -> Router {
+/// An answer comes within `answer`, or says that it took too long: what ends a request there speaks gRPC, and a sender
+/// would take that for a success.
+pub(crate) fn routes(receiver: Arc<Receiver>, answer: Duration) -> Router {
     // Passed through as it is what is not packed so: the handler says what it takes.
     let unpacked = RequestDecompressionLayer::new().pass_through_unaccepted(true);
     let otlp = Router::new()
         .route("/v1/metrics", post(metrics))
         .route("/api/v1/otlp/v1/metrics", post(metrics))
         .layer(unpacked);
-    Router::new().route("/api/v1/write", post(write)).merge(otlp).with_state(receiver)
+    let write = Router::new().route("/api/v1/write", post(write));
+    let in_time = from_fn_with_state(answer.mul_f64(PATIENCE), in_time);
+    write.merge(otlp).layer(in_time).with_state(receiver)
+}
+
+/// Ends a request that takes too long. It may be taken all the same: what comes again is harmless.
+async fn in_time(State(patience): State<Duration>, request: Request, next: Next) -> Response {
+    let late = |_| Failure::new(Kind::Timeout, "no answer in time: send it again").into_response();
+    tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(late)
 }
 
 /// Who writes: the guard has let nobody else in.

@@ -147,6 +147,8 @@ pub(super) struct Bench {
     pub(super) receiver: Arc<Receiver>,
     pub(super) store: Arc<Store>,
     metadata: Arc<Metadata>,
+    /// The time for an answer.
+    answer: Duration,
     ledger: Ledger,
     dir: tempfile::TempDir,
 }
@@ -174,7 +176,8 @@ impl Bench {
             room,
             metadata.clone(),
         );
-        Self { receiver: Arc::new(receiver), store, metadata, ledger, dir }
+        let answer = Duration::from_secs(60);
+        Self { receiver: Arc::new(receiver), store, metadata, answer, ledger, dir }
     }
 
     /// Posts a body as a source; gives the status, the headers and the text.
@@ -200,7 +203,7 @@ impl Bench {
         }
         let mut request = request.body(Body::from(body)).unwrap();
         request.extensions_mut().insert(Caller::Principal { name: source.into(), role: Role::Writer });
-        let answer = http::routes(self.receiver.clone()).oneshot(request).await.unwrap();
+        let answer = http::routes(self.receiver.clone(), self.answer).oneshot(request).await.unwrap();
         let (status, headers) = (answer.status(), answer.headers().clone());
         let text = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (status, headers, String::from_utf8_lossy(&text).into_owned())
@@ -512,4 +515,20 @@ async fn what_was_answered_is_read_after_a_restart() {
     rows::open(Arc::new(RealDisk), &bench.dir.path().join("rows"), store.clone(), found).unwrap();
     let bench = Bench { store, ..bench };
     assert_eq!(bench.content(now), [r#"m{instance="a", job="j"} 0:1"#]);
+}
+
+// Cases: C-D5
+#[tokio::test]
+async fn a_request_that_waits_too_long_is_told_to_come_again_in_http() {
+    let bench = Bench { answer: Duration::from_millis(20), ..Bench::new(Config::default()) };
+    let mut held = Vec::new();
+    for _ in 0..PARALLEL_MAX {
+        held.push(bench.receiver.place("prom").await.unwrap());
+    }
+    let sample = series("__name__=m", &[(clock::now().as_millis(), 1.0)]);
+    let (status, text) = bench.write(vec![sample.clone()]).await;
+    assert_eq!(status, 503, "no success, whatever ends it: {text}");
+    drop(held);
+    let bench = Bench { answer: Duration::from_secs(60), ..bench };
+    assert_eq!(bench.write(vec![sample]).await.0, 204);
 }

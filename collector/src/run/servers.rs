@@ -149,7 +149,7 @@ fn front_router(
         .map_err(|error| StartError::other("describe the services", error))?;
     let receiver = parts.receiver.clone();
     let routes = web::router(api.clone(), parts.config.limits.answer);
-    let routes = routes.merge(receive::http::routes(receiver.clone()));
+    let routes = routes.merge(receive::http::routes(receiver.clone(), parts.config.limits.answer));
     let (_, health) = tonic_health::server::health_reporter();
     let router = server(&parts.config.limits)
         .accept_http1(true)
