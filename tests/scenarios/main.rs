@@ -16,6 +16,7 @@ mod journal;
 mod kills;
 mod lives;
 mod network;
+mod receive;
 mod restart;
 mod scarce;
 

@@ -9,6 +9,8 @@ pub mod encoding;
 pub mod resources;
 pub mod footprint;
 pub mod scrape;
+pub mod https;
+pub mod prometheus;
 pub mod spread;
 pub mod counted;
 pub mod api;
