@@ -19,6 +19,7 @@ mod network;
 mod receive;
 mod restart;
 mod scarce;
+mod web;
 
 /// The rule that the scenarios break and mend: a text file of the host says how it stands.
 const RULES: &str = r#"

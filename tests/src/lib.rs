@@ -35,4 +35,5 @@ pub mod volume;
 pub mod powercut;
 pub mod herd;
 pub mod raw;
+pub mod web;
 pub mod fuzz;
