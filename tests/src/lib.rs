@@ -31,5 +31,6 @@ pub mod sweep;
 pub mod volume;
 pub mod powercut;
 pub mod herd;
+pub mod differential;
 pub mod raw;
 pub mod fuzz;
