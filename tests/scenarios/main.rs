@@ -3,6 +3,7 @@
 
 mod authority;
 mod clock;
+mod differential;
 mod disk_agent;
 mod disk_collector;
 mod errors;

@@ -34,6 +34,7 @@ pub mod sweep;
 pub mod volume;
 pub mod powercut;
 pub mod herd;
+pub mod differential;
 pub mod raw;
 pub mod web;
 pub mod fuzz;
