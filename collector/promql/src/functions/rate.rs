@@ -22,14 +22,14 @@ pub(crate) fn delta(samples: Samples<'_>) -> Option<f64> {
 }
 
 fn extrapolated(samples: Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
-    let Samples { times, values, start, end, .. } = samples;
+    let Samples { times, values, start, end, grows, .. } = samples;
     let (first, last) = (*values.first()?, *values.last()?);
     let (first_time, last_time) = (*times.first()?, *times.last()?);
     if values.len() < 2 {
         return None;
     }
     let mut growth = last - first;
-    if counter {
+    if counter && !grows {
         // After a reset a counter counts from zero, so what it had reached is added.
         growth += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
     }
@@ -111,7 +111,7 @@ mod tests {
     /// Samples every 10 s from 10 s on, in a window from 0 s to `end` seconds.
     fn samples<'a>(times: &'a mut Vec<i64>, values: &'a [f64], end: i64) -> Samples<'a> {
         *times = (1..=values.len() as i64).map(|at| at * 10_000).collect();
-        Samples { times, values, start: 0, end: end * 1000, now: end * 1000 }
+        Samples { times, values, start: 0, end: end * 1000, now: end * 1000, grows: false }
     }
 
     // Cases: R6
@@ -146,7 +146,7 @@ mod tests {
             let mut now = before;
             let times: Vec<i64> = steps.iter().take(values.len()).map(|step| { now += step; now }).collect();
             let end = now + after;
-            let samples = Samples { times: &times, values: &values, start: 0, end, now: end };
+            let samples = Samples { times: &times, values: &values, start: 0, end, now: end, grows: false };
             for (name, growth) in [("rate", rate(samples)), ("increase", increase(samples)), ("irate", irate(samples))] {
                 let growth = growth.unwrap();
                 proptest::prop_assert!(growth >= 0.0, "{} is {} of {:?}", name, growth, values);

@@ -14,6 +14,8 @@ pub(crate) struct Samples<'a> {
     pub(crate) end: i64,
     /// The step evaluated, which `offset` and `@` do not move.
     pub(crate) now: i64,
+    /// No value is known to be below the one before it: nobody needs to look for resets.
+    pub(crate) grows: bool,
 }
 
 /// Refuses parameters that make no sense, whether or not there are samples.
