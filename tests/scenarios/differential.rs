@@ -18,7 +18,7 @@ fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-// Cases: R4, R6
+// Cases: R4 (partly), R6 (partly)
 #[tokio::test]
 async fn every_answer_is_prometheus_answer() -> anyhow::Result<()> {
     let Some(prometheus) = Prometheus::start().await? else { return Ok(()) };

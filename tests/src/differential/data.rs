@@ -51,7 +51,7 @@ impl Data {
                         walk(dice, 5.0, 3.0)
                     });
                 }
-                data.histogram(&mut dice, &labels);
+                data.histogram(&mut dice, &labels("target", &[]));
             }
         }
         data
@@ -73,7 +73,8 @@ impl Data {
     }
 
     /// Buckets grow together, so that their counts never fall from one to the next.
-    fn histogram(&mut self, dice: &mut Dice, labels: &dyn Fn(&str, &[(&str, &str)]) -> Labels) {
+    fn histogram(&mut self, dice: &mut Dice, target: &Labels) {
+        let named = |metric: &str| target.with([("__name__", metric)]);
         let present = Presence::draw(dice);
         let mut counts = [1000.0; BOUNDS.len()];
         let mut rows = vec![Vec::new(); BOUNDS.len()];
@@ -90,10 +91,10 @@ impl Data {
                 }
             }
         }
-        self.series.push((labels("latency_seconds_sum", &[]), sums));
-        self.series.push((labels("latency_seconds_count", &[]), rows[BOUNDS.len() - 1].clone()));
+        self.series.push((named("latency_seconds_sum"), sums));
+        self.series.push((named("latency_seconds_count"), rows[BOUNDS.len() - 1].clone()));
         for (bound, samples) in BOUNDS.into_iter().zip(rows) {
-            self.series.push((labels("latency_seconds_bucket", &[("le", bound)]), samples));
+            self.series.push((named("latency_seconds_bucket").with([("le", bound)]), samples));
         }
     }
 

@@ -361,9 +361,10 @@ mod tests {
     fn questions_repeat_parse_and_are_of_every_kind() {
         let questions = draw(1, 2_000);
         assert!(draw(1, 2_000).iter().zip(&questions).all(|(a, b)| a.query == b.query && a.when == b.when));
-        for question in &questions {
-            tocsin_promql::Expr::parse(&question.query).unwrap_or_else(|e| panic!("{}: {e}", question.query));
-        }
+        // A few make no sense on purpose: both must refuse them.
+        let refused =
+            questions.iter().filter(|question| tocsin_promql::Expr::parse(&question.query).is_err());
+        assert!(refused.count() < questions.len() / 20);
         let kinds = [
             "rate(",
             "[5m1s:",
