@@ -33,7 +33,7 @@ fn main() {
     for (labels, value) in tick.series.iter().zip(&tick.values) {
         if metric != labels.metric() {
             metric = labels.metric();
-            println!("# TYPE {metric} {}", describe(metric).0.as_str());
+            println!("# TYPE {metric} {}", describe(metric).0.as_text_format());
         }
         println!("{labels} {value:?}");
     }

@@ -7,7 +7,6 @@
 mod arp;
 mod bonding;
 mod build;
-mod catalog;
 mod conntrack;
 mod cpu;
 mod diskstats;
@@ -54,9 +53,9 @@ use std::time::Instant;
 use nix::unistd::{SysconfVar, sysconf};
 use regex::Regex;
 use tocsin_shared::labels::Labels;
+pub use tocsin_shared::metric::describe;
 use tocsin_shared::time::Timestamp;
 
-pub use self::catalog::{Kind, Unit, describe};
 use self::section::{SECTION_SERIES_MAX, Section, Slot};
 use self::source::{CollectError, Roots, Source};
 use self::table::{SERIES_MAX, Table};

@@ -12,11 +12,11 @@ pub mod guard;
 mod hosts;
 mod incidents;
 mod jobs;
-mod places;
+pub(crate) mod places;
 mod query;
 mod refusal;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -42,6 +42,7 @@ use crate::ingest::quota::Quotas;
 use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
 use crate::listen::certificate::ServerCertificate;
+use crate::metadata::Metadata;
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, State};
@@ -72,7 +73,7 @@ pub struct About {
 /// What calls share among each other.
 #[derive(Debug)]
 pub struct Calls {
-    queries: Arc<places::Places>,
+    pub(crate) queries: Arc<places::Places>,
     subscriptions: Arc<places::Places>,
     subscribed_series: Arc<Semaphore>,
     feeds: Arc<Semaphore>,
@@ -108,6 +109,8 @@ pub struct Api {
     pub quotas: Arc<Quotas>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,
+    /// What received metrics are.
+    pub metadata: Arc<Metadata>,
     pub about: Arc<About>,
     pub authorities: Arc<Authorities>,
     /// What the front shows: join tokens pin what its chain ends in.
@@ -151,7 +154,7 @@ impl Api {
     }
 
     /// Reads the durable state; `read` must be short.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, Status> {
@@ -186,7 +189,9 @@ impl Api {
 }
 
 /// Runs what may take a while on a thread of its own.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(run).await;
     done.map_err(|_| Status::internal("the call failed inside the collector; its log has the place"))
 }

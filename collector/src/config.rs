@@ -31,6 +31,8 @@ pub struct Config {
     pub front: SocketAddr,
     pub agents: SocketAddr,
     pub local: SocketAddr,
+    /// Whether the local port answers queries of everyone on this host, without a credential.
+    pub local_queries: bool,
     /// The operator's own certificate and key for the front.
     pub front_certificate: Option<(PathBuf, PathBuf)>,
     /// Whether the front also speaks TLS 1.2.
@@ -70,6 +72,7 @@ impl Default for Config {
             front: (all, FRONT_PORT).into(),
             agents: (all, AGENTS_PORT).into(),
             local: (Ipv4Addr::LOCALHOST, LOCAL_PORT).into(),
+            local_queries: false,
             front_certificate: None,
             front_tls12: false,
             bundled_rules: true,

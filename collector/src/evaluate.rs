@@ -317,7 +317,7 @@ impl Evaluator {
     fn tell_times(&mut self, plan: &Plan) {
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
-            self.parts.statistics.took(plan, self.burden.times());
+            self.parts.statistics.took(plan, self.burden.times(), crate::clock::now());
             self.parts.statistics.skipped(self.burden.take_skipped());
         }
     }

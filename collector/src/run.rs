@@ -6,6 +6,7 @@
 
 mod certificates;
 mod disk;
+mod joining;
 mod keep;
 mod lag;
 mod local;
@@ -41,6 +42,7 @@ use crate::ingest::quota::Quotas;
 use crate::ingest::skew::Skews;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
+use crate::metadata::Metadata;
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, Defaults, State};
@@ -80,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) skews: Arc<Skews>,
     pub(crate) plan: Arc<ArcSwap<Plan>>,
     pub(crate) statistics: Arc<Statistics>,
+    pub(crate) metadata: Arc<Metadata>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) room: Arc<Room>,
@@ -182,6 +185,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         skews: Arc::default(),
         plan,
         statistics,
+        metadata: Arc::default(),
         quotas: Arc::default(),
         sessions: Arc::default(),
         room,

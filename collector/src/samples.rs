@@ -13,12 +13,15 @@ mod bytes;
 mod chunk;
 mod codec;
 mod column;
+mod days;
 mod heads;
 #[doc(hidden)]
 pub mod fuzz;
 mod host;
+mod join;
 mod latest;
 mod merge;
+mod narrow;
 mod open;
 mod rewrite;
 mod select;
@@ -39,7 +42,7 @@ use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
-use block::Sealing;
+use block::{ChunkAt, Sealing};
 use blocks::Blocks;
 use heads::{Heads, LoadedHost};
 use host::Host;
@@ -55,7 +58,7 @@ pub use latest::VisitLatest;
 pub use select::SelectError;
 pub use series::{Visit, Wanted};
 pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
-pub use window::{WINDOW, Window};
+pub use window::{DAY, WINDOW, Window};
 
 /// Hosts by agent; the one without an agent holds what rules recorded across hosts.
 type Hosts = HashMap<Option<AgentId>, Arc<RwLock<Host>>>;
@@ -104,12 +107,16 @@ impl Store {
         let (blocks, aside) = Blocks::open(disk, dir.join("blocks"))?;
         let mut hosts = Hosts::new();
         for block in blocks.list().iter() {
+            let complete = |id: &u32| block.index.series.get(*id as usize).is_some_and(|series| series.1);
+            let lists = block.index.lists.iter().map(|list| list.iter().any(complete)).collect::<Vec<_>>();
             for index in &block.index.hosts {
                 let host = hosts
                     .entry(index.agent)
                     .or_insert_with(|| Arc::new(RwLock::new(Host::new(Labels::empty()))));
                 let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
                 host.series.set_target(index.target.clone()); // The newest block is last.
+                let complete = |chunk: &ChunkAt| lists.get(chunk.list as usize).is_some_and(|list| *list);
+                host.series.some_complete |= index.chunks.iter().any(complete);
                 let last = index.chunks.iter().map(|chunk| Timestamp::from_millis(chunk.last)).max();
                 host.last_row = host.last_row.max(last);
             }
@@ -323,6 +330,28 @@ impl Store {
         for (_, host) in self.hosts() {
             host.write().unwrap_or_else(PoisonError::into_inner).forget_saved();
         }
+    }
+
+    /// Makes one block of several, if there are some that should be one: a day's, or many of one window. `sealed_to` is
+    /// where sealing has come to; only sets of at most `bytes_max` bytes are taken, and that much room is used until
+    /// it is done. Long: `go_on` is asked again and again, may wait to leave the cores to others, and ends it by `false`.
+    ///
+    /// What is read does not change. Gives the block that was made; nothing when nothing is due or it was ended.
+    pub fn join(
+        &self,
+        sealed_to: Timestamp,
+        bytes_max: u64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<BlockEntry>, BlockError> {
+        let lock = || self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = {
+            let _one = lock();
+            self.blocks.begin_joining(sealed_to, bytes_max)?
+        };
+        let Some(joining) = begun else { return Ok(None) };
+        let written = joining.write(go_on);
+        let _one = lock();
+        self.blocks.settle_joining(written)
     }
 
     /// Deletes the blocks older than `max_age`, then the oldest until the rest takes at most `max_bytes`; and forgets

@@ -61,6 +61,11 @@ impl Labels {
         &self.0
     }
 
+    /// How many clones of this set there are, it included: 1 when nobody else has it.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// How many labels there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -3,6 +3,7 @@
 pub mod time;
 pub mod labels;
 pub mod sample;
+pub mod metric;
 pub mod identity;
 pub mod severity;
 pub mod secret;

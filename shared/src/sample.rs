@@ -13,6 +13,7 @@ pub struct Sample {
 }
 
 /// Whether a value is the staleness marker.
+#[inline]
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_NAN.to_bits()
 }

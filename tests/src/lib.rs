@@ -23,6 +23,7 @@ pub mod feed;
 pub mod site;
 pub mod virtual_agent;
 pub mod swarm;
+pub mod peers;
 pub mod dice;
 pub mod blow;
 pub mod promises;

@@ -27,7 +27,7 @@ const DECIMALS_MAX: i32 = 9;
 
 impl Recording {
     /// Reads a directory of `<unix_ms>.prom` files, keeps the series of node metrics that every scrape has, and of
-    /// these `width` spread evenly (all for 0).
+    /// these `width` (all for 0): those that dashboards ask for first, the others spread evenly.
     pub fn read(dir: &Path, width: usize) -> anyhow::Result<Self> {
         let scrapes = scrapes(dir)?;
         let mut seen: HashMap<Labels, (usize, bool)> = HashMap::new();
@@ -44,8 +44,7 @@ impl Recording {
         if width > kept.len() {
             bail!("the scrapes have {} series in common, {width} were asked for", kept.len());
         }
-        let kept = spread(kept, width);
-        Ok(Self::of(kept, &scrapes))
+        Ok(Self::of(chosen(kept, width), &scrapes))
     }
 
     /// Values made up: of ten series six never change, two are counters of whole numbers, two gauges of hundredths.
@@ -167,6 +166,26 @@ fn scrapes(dir: &Path) -> anyhow::Result<Vec<Vec<exposition::Reading>>> {
         Ok(exposition::parse(&text).with_context(|| path.display().to_string())?.series)
     };
     files.iter().map(|(_, path)| read(path)).collect()
+}
+
+/// The series of these metrics are always among those that are kept.
+const ASKED_FOR: [&str; 5] = [
+    "node_cpu_seconds_total",
+    "node_load1",
+    "node_memory_MemAvailable_bytes",
+    "node_memory_MemTotal_bytes",
+    "node_filesystem_avail_bytes",
+];
+
+fn chosen(all: Vec<(Labels, bool)>, width: usize) -> Vec<(Labels, bool)> {
+    let asked = |(labels, _): &(Labels, bool)| ASKED_FOR.contains(&labels.metric());
+    let (mut kept, others): (Vec<_>, Vec<_>) = all.into_iter().partition(asked);
+    let width = if width == 0 { kept.len() + others.len() } else { width };
+    kept.truncate(width);
+    let rest = width - kept.len();
+    kept.extend(if rest == 0 { Vec::new() } else { spread(others, rest) });
+    kept.sort();
+    kept
 }
 
 fn spread<T>(all: Vec<T>, width: usize) -> Vec<T> {

@@ -170,6 +170,18 @@ p n l c m f d w a sort by problems, name, load, cpu, memory, filesystem, disk bu
     /// Check rule files, list the rules in force, or read them again
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Run files of Prometheus' test language (load, eval, …) over this query engine
+    #[command(
+        name = "promqltest",
+        after_help = "\
+Examples:
+  tocsin promqltest tests/*.test
+  tocsin promqltest --experimental functions.test
+
+Cases that need native histograms, and experimental functions and syntax, are skipped and counted by kind. The exit
+code is 1 when a case fails or a line cannot be read."
+    )]
+    PromqlTest(PromqlTest),
     /// Decide about events of the collector's journal that are lost
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -555,6 +567,17 @@ Examples:
     },
     /// Take the new authority back while it signs nothing, and remove its key
     Cancel,
+}
+
+/// `tocsin promqltest`.
+#[derive(Clone, Debug, Args)]
+pub struct PromqlTest {
+    /// Judge the experimental functions that the engine knows, too
+    #[arg(long)]
+    pub experimental: bool,
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// `tocsin rules`.

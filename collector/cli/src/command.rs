@@ -2,6 +2,7 @@
 
 mod ask;
 mod feed;
+mod promqltest;
 mod query;
 mod rules;
 mod up;
@@ -52,6 +53,7 @@ pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
             let Context { screen: Screen { format, style }, .. } = context;
             small_runtime()?.block_on(crate::top::top(context.connection()?, top, format, style))
         }
+        Command::PromqlTest(test) => promqltest::run(&test, &context.screen),
         Command::Feed(FeedCommand::Tail(tail)) => small_runtime()?.block_on(feed::tail(&context, tail)),
         command => small_runtime()?.block_on(ask::ask(&context, command)),
     }

@@ -12,6 +12,7 @@ pub mod feed;
 pub mod host;
 pub mod incident;
 pub mod journal;
+pub mod promqltest;
 pub mod query;
 pub mod rules;
 pub mod run;

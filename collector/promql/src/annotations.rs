@@ -69,11 +69,14 @@ struct Lifts {
     last: i64,
 }
 
+/// An annotation is said once per place.
+type Key = (Option<Place>, Note);
+
 /// Listens to an evaluation, or not.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     listens: bool,
-    found: RefCell<BTreeMap<(Option<Place>, Note), Option<Lifts>>>,
+    found: RefCell<BTreeMap<Key, Option<Lifts>>>,
     /// What was noted last, so that the many series of one metric cost a comparison each.
     last: RefCell<(Option<Place>, String)>,
     full: Cell<bool>,

@@ -78,7 +78,7 @@ pub enum EvalError {
     #[error(
         "many-to-many matching not allowed: {first} and {second} match the same elements of the other side"
     )]
-    ManyToMany { first: Labels, second: Labels },
+    ManyToMany { first: Labels, second: Labels, group: Labels, side: Side },
     #[error(
         "many-to-one matching must be explicit (group_left or group_right): {first} and {second} match one element"
     )]
@@ -89,6 +89,23 @@ pub enum EvalError {
     Parameter(String),
     #[error("the query was stopped before its end: it ran out of time, or its caller left")]
     Stopped,
+}
+
+/// A side of a binary operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    /// `left` or `right`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+        }
+    }
 }
 
 /// Evaluates an expression at one instant.

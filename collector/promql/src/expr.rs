@@ -36,6 +36,11 @@ pub enum ParseError {
     Syntax(String),
     #[error("{0}")]
     Unsupported(String),
+    /// What Prometheus has behind a feature flag and this engine has not.
+    #[error("{0} is experimental and not supported")]
+    Experimental(String),
+    #[error("native histograms are not supported, and {0}() is for them")]
+    NativeHistograms(String),
     #[error("{place} wants {expected}, got {found}")]
     Type { place: String, expected: &'static str, found: &'static str },
     #[error(transparent)]

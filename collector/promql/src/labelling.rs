@@ -30,26 +30,22 @@ impl Filter {
         labels.without(|name| !self.keeps(name))
     }
 
-    fn same(&self, a: &Labels, b: &Labels) -> bool {
-        let (mut a, mut b) = (self.kept(a), self.kept(b));
-        loop {
-            match (a.next(), b.next()) {
-                (None, None) => return true,
-                (Some(x), Some(y)) if equal(&x.0, &y.0) && equal(&x.1, &y.1) => {}
-                _ => return false,
-            }
-        }
+    fn kept<'a>(&self, labels: &'a Labels) -> Kept<'a> {
+        labels.pairs().iter().filter(|(name, _)| self.keeps(name)).collect()
     }
+}
 
-    fn hash(&self, labels: &Labels) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.kept(labels).for_each(|pair| pair.hash(&mut hasher));
-        hasher.finish()
-    }
+/// The labels of a set that count, in its order.
+type Kept<'a> = Vec<&'a (Arc<str>, Arc<str>)>;
 
-    fn kept<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a (Arc<str>, Arc<str>)> {
-        labels.pairs().iter().filter(|(name, _)| self.keeps(name))
-    }
+fn same(a: &Kept<'_>, b: &Kept<'_>) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| equal(&x.0, &y.0) && equal(&x.1, &y.1))
+}
+
+fn hash(kept: &Kept<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    kept.iter().for_each(|pair| pair.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// Series of one source share their texts, so most comparisons end at the pointer.
@@ -63,7 +59,7 @@ const SCAN_UP_TO: usize = 8;
 /// Numbers distinct label sets, as a filter sees them, from 0 in the order of first sight.
 pub(crate) struct Index<'a> {
     filter: &'a Filter,
-    sets: Vec<&'a Labels>,
+    sets: Vec<(&'a Labels, Kept<'a>)>,
     by_hash: Option<HashMap<u64, Vec<usize>>>,
 }
 
@@ -77,18 +73,23 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn find(&self, labels: &Labels) -> Option<usize> {
-        let is_it = |at: &usize| self.filter.same(self.sets[*at], labels);
+        self.place(&self.filter.kept(labels))
+    }
+
+    fn place(&self, kept: &Kept<'_>) -> Option<usize> {
+        let is_it = |at: &usize| same(&self.sets[*at].1, kept);
         match &self.by_hash {
             None => (0..self.sets.len()).find(is_it),
-            Some(table) => table.get(&self.filter.hash(labels))?.iter().copied().find(is_it),
+            Some(table) => table.get(&hash(kept))?.iter().copied().find(is_it),
         }
     }
 
     pub(crate) fn find_or_add(&mut self, labels: &'a Labels) -> usize {
-        if let Some(at) = self.find(labels) {
+        let kept = self.filter.kept(labels);
+        if let Some(at) = self.place(&kept) {
             return at;
         }
-        self.sets.push(labels);
+        self.sets.push((labels, kept));
         let table = match &mut self.by_hash {
             None if self.sets.len() <= SCAN_UP_TO => return self.sets.len() - 1,
             table => table.get_or_insert_default(),
@@ -96,14 +97,14 @@ impl<'a> Index<'a> {
         // All of them when the table is new, else the last one.
         let hashed = if table.is_empty() { 0 } else { self.sets.len() - 1 };
         for at in hashed..self.sets.len() {
-            table.entry(self.filter.hash(self.sets[at])).or_default().push(at);
+            table.entry(hash(&self.sets[at].1)).or_default().push(at);
         }
         self.sets.len() - 1
     }
 
     /// The filtered label sets in the order of their numbers.
     pub(crate) fn into_labels(self) -> Vec<Labels> {
-        self.sets.iter().map(|labels| self.filter.project(labels)).collect()
+        self.sets.iter().map(|(labels, _)| self.filter.project(labels)).collect()
     }
 }
 

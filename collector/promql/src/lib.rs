@@ -7,7 +7,7 @@
 //! Not here, and refused by name: native histograms and the functions for them, `info()`, `limitk`, `limit_ratio`,
 //! `sort_by_label`, `fill` and what else Prometheus hides behind feature flags, except the functions of scalars and
 //! windows it hides there (`step()`, `max_of()`, `ts_of_max_over_time()`, `mad_over_time()`, …), which work.
-//! Nor are there the annotations (`info`, `warn`) that Prometheus adds to results.
+//! `script` runs Prometheus' test language over it.
 
 mod aggregate;
 mod annotations;
@@ -19,6 +19,7 @@ mod labelling;
 mod numbers;
 mod places;
 mod plan;
+pub mod script;
 mod selector;
 mod source;
 mod sums;
@@ -26,8 +27,8 @@ mod text;
 
 pub use annotations::Annotations;
 pub use eval::{
-    Answer, Element, EvalError, Judged, SeriesPoints, Value, Weighed, instant, instant_with, judge, range,
-    range_with, weigh,
+    Answer, Element, EvalError, Judged, SeriesPoints, Side, Value, Weighed, instant, instant_with, judge,
+    range, range_with, weigh,
 };
 pub use expr::{Expr, ParseError, format};
 pub use selector::{InvalidPattern, MatchOp, Matcher, Selector};

@@ -8,6 +8,9 @@ use std::collections::HashMap;
 
 use promql_parser::parser::Expr as Parsed;
 
+use crate::numbers::quoted;
+use crate::script::string;
+
 /// A byte of the query's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(pub(crate) usize);
@@ -25,6 +28,8 @@ pub(crate) fn position(text: &str, Place(at): Place) -> String {
 pub(crate) struct Places {
     /// By the address of the node in the parser's tree.
     calls: HashMap<usize, Vec<Place>>,
+    /// The strings that are not UTF-8, as they are written and as they are read.
+    broken: Vec<(String, String)>,
 }
 
 impl Places {
@@ -34,18 +39,35 @@ impl Places {
         walk(parsed, &mut nodes);
         let agree = sites.len() == nodes.len()
             && sites.iter().zip(&nodes).all(|(site, (_, name))| site.name.eq_ignore_ascii_case(name));
-        match agree {
-            true => Self {
-                calls: nodes.into_iter().zip(sites).map(|((at, _), site)| (at, site.arguments)).collect(),
-            },
-            false => Self::default(),
-        }
+        let calls = match agree {
+            true => nodes.into_iter().zip(sites).map(|((at, _), site)| (at, site.arguments)).collect(),
+            false => HashMap::new(),
+        };
+        Self { calls, broken: broken(text) }
+    }
+
+    /// A string as it is written in the query: one that is not UTF-8 cannot be shown as it was read.
+    pub(crate) fn written(&self, string: &str) -> String {
+        let found = self.broken.iter().find(|(_, read)| read == string);
+        found.map_or_else(|| quoted(string), |(written, _)| written.clone())
     }
 
     /// Where an argument of this call or aggregation begins.
     pub(crate) fn argument<T>(&self, call: &T, at: usize) -> Option<Place> {
         self.calls.get(&address(call))?.get(at).copied()
     }
+}
+
+fn broken(text: &str) -> Vec<(String, String)> {
+    if !text.contains('\\') {
+        return Vec::new();
+    }
+    let literals = tokens(text).into_iter().filter_map(|(start, _)| {
+        let (read, rest) = string(&text[start..])?;
+        let written = &text[start..text.len() - rest.len()];
+        Some((format!("\"{}\"", &written[1..written.len() - 1]), read))
+    });
+    literals.filter(|(_, read)| read.contains(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 fn address<T>(node: &T) -> usize {
@@ -118,10 +140,10 @@ fn sites(text: &str) -> Vec<Site> {
     // The site whose arguments come: after its name, or after the labels that follow its name.
     let mut next: Option<usize> = None;
     for (at, (start, token)) in tokens.iter().enumerate() {
-        if let (Some(Bracket::Call(site, begins)), false) = (open.last_mut(), *token == Token::Close) {
-            if std::mem::take(begins) {
-                sites[*site].arguments.push(Place(*start));
-            }
+        if let (Some(Bracket::Call(site, begins)), false) = (open.last_mut(), *token == Token::Close)
+            && std::mem::take(begins)
+        {
+            sites[*site].arguments.push(Place(*start));
         }
         let after = tokens.get(at + 1).map(|(_, token)| *token);
         let before = at.checked_sub(1).map(|before| tokens[before].1);

@@ -12,6 +12,7 @@ use tocsin_shared::labels::Labels;
 pub(crate) use build::{build, experimental};
 pub(crate) use reach::{is_host_local, longest_range};
 
+use crate::functions::rate::Growth;
 use crate::labelling::Filter;
 use crate::places::Place;
 
@@ -192,6 +193,16 @@ impl WindowFunction {
     /// The result of these is the series' own sample, so it keeps the series' name.
     pub(crate) fn keeps_name(self) -> bool {
         matches!(self, Self::First | Self::Last)
+    }
+
+    /// What growth is asked for, if any.
+    pub(crate) fn growth(self) -> Option<Growth> {
+        match self {
+            Self::Rate => Some(Growth { counter: true, per_second: true }),
+            Self::Increase => Some(Growth { counter: true, per_second: false }),
+            Self::Delta => Some(Growth { counter: false, per_second: false }),
+            _ => None,
+        }
     }
 }
 

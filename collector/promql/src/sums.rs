@@ -9,6 +9,7 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
+    #[inline]
     pub(crate) fn add(&mut self, value: f64) {
         let next = self.total + value;
         if next.is_infinite() {

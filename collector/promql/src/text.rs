@@ -3,6 +3,8 @@
 //! The parser recurses as deep as a text nests, and it resolves escapes in `raw strings` too. So this reads the text
 //! first, knowing no more than what is a string, what is a comment and what is neither.
 
+use std::borrow::Cow;
+
 use crate::expr::ParseError;
 
 /// The longest text taken. The longest rule in public collections has 1,100 characters.
@@ -45,6 +47,7 @@ pub(crate) fn prepare(text: &str) -> Result<String, ParseError> {
     if TEXT_BYTES_MAX < text.len() {
         return Err(ParseError::TooLong(text.len()));
     }
+    let text = &bytes_as_text(text);
     let mut prepared = String::with_capacity(text.len());
     let mut code = String::with_capacity(text.len());
     let mut place = Place::Code;
@@ -78,6 +81,48 @@ pub(crate) fn prepare(text: &str) -> Result<String, ParseError> {
         return Err(ParseError::Syntax(format!("{bracket} {} is not closed", position(text, at))));
     }
     if DEPTH_MAX < operators(&code) { Err(ParseError::TooDeep) } else { Ok(prepared) }
+}
+
+/// Strings with their escaped bytes as the text they are: `\xc3\xbc` is one letter, which the parser would take for two.
+/// A byte that is part of no letter becomes the replacement character, which no name may hold. The length may change,
+/// but not what stands on which line.
+fn bytes_as_text(text: &str) -> Cow<'_, str> {
+    if !text.contains("\\x") && !text.contains("\\2") && !text.contains("\\3") {
+        return Cow::Borrowed(text);
+    }
+    let mut result = String::with_capacity(text.len());
+    let mut place = Place::Code;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let escapes = matches!(place, Place::Quoted { quote, escaped: false } if quote != '`') && c == '\\';
+        let run = if escapes { byte_escapes(rest) } else { (Vec::new(), 0) };
+        if let (bytes, length @ 1..) = run {
+            result.push_str(&String::from_utf8_lossy(&bytes));
+            rest = &rest[length..];
+            continue;
+        }
+        place = place.after(c);
+        result.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    Cow::Owned(result)
+}
+
+/// The bytes from 128 on that a text begins with in escaped form, and how long that form is.
+fn byte_escapes(text: &str) -> (Vec<u8>, usize) {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(escape) = text.get(length..length + 4).and_then(|escape| escape.strip_prefix('\\')) {
+        let byte = match escape.strip_prefix('x') {
+            Some(digits) => u8::from_str_radix(digits, 16),
+            None => u8::from_str_radix(escape, 8),
+        };
+        match byte {
+            Ok(byte @ 128..) => bytes.push(byte),
+            _ => break,
+        }
+        length += 4;
+    }
+    (bytes, length)
 }
 
 /// The brackets that are open, each with where it was opened.
@@ -140,6 +185,20 @@ mod tests {
             ("a # `it's`\n+ b", "a # `it's`\n+ b"),
         ] {
             assert_eq!(prepare(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn escaped_bytes_are_the_letters_they_make() {
+        for (text, expected) in [
+            (r#"a{b="\xc3\xbc\303\274 \x41"}"#, r#"a{b="üü \x41"}"#),
+            (r#"a{b="a\xc5z"}"#, "a{b=\"a\u{fffd}z\"}"),
+            (r#"a{b="\\xc5"}"#, r#"a{b="\\xc5"}"#),
+            (r"a{b=`\xc5`}", r"a{b=`\xc5`}"),
+            (r#"a{b="\xc"}"#, r#"a{b="\xc"}"#),
+            (r#"a{b="\x"#, r#"a{b="\x"#),
+        ] {
+            assert_eq!(bytes_as_text(text), expected, "{text}");
         }
     }
 

@@ -102,7 +102,7 @@ fn what_is_not_supported_or_makes_no_sense_is_refused_at_parse_time() {
         ("", "empty"),
         ("sum(", "does not parse"),
         ("histogram_count(a)", "native histograms are not supported"),
-        ("histogram_fraction(0, 1, a)", "native histograms are not supported"),
+        ("histogram_avg(a)", "native histograms are not supported"),
         ("info(a)", "not supported"),
         ("limitk(1, a)", "not supported"),
         ("sort_by_label(a, \"b\")", "not supported"),

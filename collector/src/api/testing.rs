@@ -28,27 +28,27 @@ use crate::state::{Command, Defaults};
 use crate::store::projector;
 
 /// The epoch of cursors in tests.
-pub(super) const EPOCH: &str = "e1";
+pub(crate) const EPOCH: &str = "e1";
 
 /// A collector with the host `web-1` (agent 1) and the administrator `ann`.
-pub(super) struct Collector {
-    pub(super) api: Api,
+pub(crate) struct Collector {
+    pub(crate) api: Api,
     dir: TempDir,
 }
 
 /// A request of `ann`'s.
-pub(super) fn call<T>(message: T) -> Request<T> {
+pub(crate) fn call<T>(message: T) -> Request<T> {
     call_as("ann", Role::Admin, message)
 }
 
-pub(super) fn call_as<T>(name: &str, role: Role, message: T) -> Request<T> {
+pub(crate) fn call_as<T>(name: &str, role: Role, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Caller::Principal { name: name.into(), role });
     request
 }
 
 impl Collector {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let collector = Self { api: open(dir.path(), Calls::default()).await, dir };
         collector.principal("ann", Role::Admin, 1).await;
@@ -63,12 +63,12 @@ impl Collector {
     }
 
     /// Stops, and starts again over the same directory.
-    pub(super) async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         self.restart_with_damage("").await
     }
 
     /// Restarts; meanwhile the event with this text is damaged in the journal.
-    pub(super) async fn restart_with_damage(self, text: &str) -> Self {
+    pub(crate) async fn restart_with_damage(self, text: &str) -> Self {
         let Self { api, dir } = self;
         halt(api).await;
         for entry in std::fs::read_dir(dir.path().join("journal").join("events")).unwrap() {
@@ -84,7 +84,7 @@ impl Collector {
     }
 
     /// Stops, copies the directory, and goes on.
-    pub(super) async fn copied(self) -> (Self, Copied) {
+    pub(crate) async fn copied(self) -> (Self, Copied) {
         let Self { api, dir } = self;
         halt(api).await;
         let copy = tempfile::tempdir().unwrap();
@@ -92,36 +92,36 @@ impl Collector {
         (Self { api: open(dir.path(), Calls::default()).await, dir }, Copied(copy))
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         halt(self.api).await;
     }
 
     /// Feeds of this collector say at once that they are idle.
-    pub(super) fn impatient(mut self) -> Self {
+    pub(crate) fn impatient(mut self) -> Self {
         self.api.calls = Arc::new(Calls { heartbeat: Duration::from_millis(1), ..Calls::default() });
         self
     }
 
-    pub(super) async fn submit(&self, command: Command) -> Vec<Event> {
+    pub(crate) async fn submit(&self, command: Command) -> Vec<Event> {
         let text = format!("{command:?}");
         let decided = self.api.ledger.submit(command, Actor::Principal("ann".into())).await.unwrap();
         decided.unwrap_or_else(|refusal| panic!("{text}: {refusal}"))
     }
 
-    pub(super) async fn principal(&self, name: &str, role: Role, secret: u128) {
+    pub(crate) async fn principal(&self, name: &str, role: Role, secret: u128) {
         let secret_sha256 = digest(secret);
         let name = name.into();
         self.submit(Command::CreatePrincipal { name, role, secret_sha256, expires_at: None }).await;
     }
 
     /// Revokes a principal; another administrator stays.
-    pub(super) async fn revoke(&self, name: &str) {
+    pub(crate) async fn revoke(&self, name: &str) {
         self.principal("other-admin", Role::Admin, 99).await;
         self.submit(Command::RevokePrincipal { name: name.into() }).await;
     }
 
     /// Evaluates a critical rule for `web-1` with these devices breached; it fires after `hold` seconds.
-    pub(super) async fn fires(&self, rule_id: &str, hold: u64, devices: &[&str]) -> Vec<Event> {
+    pub(crate) async fn fires(&self, rule_id: &str, hold: u64, devices: &[&str]) -> Vec<Event> {
         let elements: Vec<_> = devices.iter().map(|device| (*device, "critical")).collect();
         let head = *self.api.ledger.head().borrow();
         let command = evaluation(&rule(rule_id, hold, 0), 1, head as i64, head, &elements);
@@ -130,11 +130,11 @@ impl Collector {
 }
 
 /// A copy of a collector's directory.
-pub(super) struct Copied(TempDir);
+pub(crate) struct Copied(TempDir);
 
 impl Copied {
     /// A collector over the copy.
-    pub(super) async fn restored(self) -> Collector {
+    pub(crate) async fn restored(self) -> Collector {
         Collector { api: open(self.0.path(), Calls::default()).await, dir: self.0 }
     }
 }
@@ -179,6 +179,7 @@ async fn open(dir: &Path, calls: Calls) -> Api {
         quotas: Arc::default(),
         plan: Arc::new(ArcSwap::default()),
         statistics: Arc::default(),
+        metadata: Arc::default(),
         about: Arc::new(About {
             version: "1.2.3".into(),
             cluster_id: "c1".into(),

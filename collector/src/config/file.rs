@@ -62,6 +62,7 @@ const KEYS: &[&str] = &[
     "listen.front",
     "listen.agents",
     "listen.local",
+    "listen.local_queries",
     "front.certificate",
     "front.key",
     "front.tls_min",
@@ -119,6 +120,7 @@ impl Reader {
             "listen.front" => config.front = parsed::<SocketAddr>(value, "ADDRESS:PORT")?,
             "listen.agents" => config.agents = parsed::<SocketAddr>(value, "ADDRESS:PORT")?,
             "listen.local" => config.local = loopback(value)?,
+            "listen.local_queries" => config.local_queries = boolean(value)?,
             "front.certificate" => self.certificate(Some(path(value)?), None),
             "front.key" => self.certificate(None, Some(path(value)?)),
             "front.tls_min" => match text(value)?.as_str() {

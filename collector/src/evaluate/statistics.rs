@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tocsin_shared::time::Timestamp;
+
 use super::burden::GroupTime;
 use super::plan::Plan;
 
@@ -36,6 +38,8 @@ pub struct GroupStanding {
     pub file: String,
     pub group: String,
     pub time: GroupTime,
+    /// When it was last seen to have run.
+    pub last_run: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -79,14 +83,19 @@ impl Statistics {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn took(&self, plan: &Plan, times: Vec<GroupTime>) {
-        let standing = |((file, group), time): (&(std::sync::Arc<str>, Box<str>), GroupTime)| GroupStanding {
-            file: file.to_string(),
-            group: group.to_string(),
-            time,
-        };
-        let groups = plan.groups.iter().zip(times).map(standing).collect();
-        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups;
+    pub(super) fn took(&self, plan: &Plan, times: Vec<GroupTime>, now: Timestamp) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut *groups);
+        let standing =
+            |(at, ((file, group), time)): (usize, (&(std::sync::Arc<str>, Box<str>), GroupTime))| {
+                let known = known.get(at).filter(|known| *known.file == **file && *known.group == **group);
+                let last_run = match known {
+                    Some(known) if known.time.runs == time.runs => known.last_run,
+                    _ => (0 < time.runs).then_some(now),
+                };
+                GroupStanding { file: file.to_string(), group: group.to_string(), time, last_run }
+            };
+        *groups = plan.groups.iter().zip(times).enumerate().map(standing).collect();
     }
 
     /// What each group of rules took, in the order of the rules.

@@ -1,7 +1,7 @@
 //! Who may call what: one table, deny by default.
 //!
-//! Pure. Promise: a method that is not in `METHODS` is refused to everyone, so a new one is useless until someone
-//! decides here who may use it. A role says what kind of call; whether this consumer may move that cursor, or this
+//! Pure. Promise: a method that is not in `METHODS`, or a path that is not in `PATHS`, is refused to everyone, so a new
+//! one is useless until someone decides here who may use it. A role says what kind of call; whether this consumer may move that cursor, or this
 //! token fits that host, is decided where the record is.
 
 use tocsin_shared::access::Role;
@@ -55,6 +55,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.QueryService/Series", Access::Viewer),
     ("/tocsin.v1.QueryService/Labels", Access::Viewer),
     ("/tocsin.v1.QueryService/LabelValues", Access::Viewer),
+    ("/tocsin.v1.QueryService/Metadata", Access::Viewer),
     ("/tocsin.v1.QueryService/ListHosts", Access::Viewer),
     ("/tocsin.v1.QueryService/GetHost", Access::Viewer),
     ("/tocsin.v1.AlertService/ListAlerts", Access::Viewer),
@@ -94,6 +95,32 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Viewer),
 ];
 
+/// Every path of plain HTTP on the front, with its method, and whom it is for. `{…}` stands for one segment; `HEAD` is
+/// as `GET`.
+pub const PATHS: &[(&str, &str, Access)] = &[
+    ("GET", "/api/v1/query", Access::Viewer),
+    ("POST", "/api/v1/query", Access::Viewer),
+    ("GET", "/api/v1/query_range", Access::Viewer),
+    ("POST", "/api/v1/query_range", Access::Viewer),
+    ("GET", "/api/v1/query_exemplars", Access::Viewer),
+    ("POST", "/api/v1/query_exemplars", Access::Viewer),
+    ("GET", "/api/v1/format_query", Access::Viewer),
+    ("POST", "/api/v1/format_query", Access::Viewer),
+    ("GET", "/api/v1/series", Access::Viewer),
+    ("POST", "/api/v1/series", Access::Viewer),
+    ("GET", "/api/v1/labels", Access::Viewer),
+    ("POST", "/api/v1/labels", Access::Viewer),
+    ("GET", "/api/v1/label/{name}/values", Access::Viewer),
+    ("GET", "/api/v1/metadata", Access::Viewer),
+    ("GET", "/api/v1/rules", Access::Viewer),
+    ("GET", "/api/v1/alerts", Access::Viewer),
+    ("GET", "/api/v1/targets", Access::Viewer),
+    ("GET", "/api/v1/status/buildinfo", Access::Viewer),
+    ("GET", "/api/v1/status/runtimeinfo", Access::Viewer),
+    ("GET", "/api/v1/status/tsdb", Access::Viewer),
+    ("GET", "/federate", Access::Viewer),
+];
+
 /// Why a call is refused. gRPC's UNAUTHENTICATED for the first, PERMISSION_DENIED for the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -103,6 +130,10 @@ pub enum Denied {
     Forbidden { who: String, method: &'static str },
     #[error("there is no such method")]
     UnknownMethod,
+    #[error("there is no such path")]
+    UnknownPath,
+    #[error("{path} takes other methods: {allowed}")]
+    OtherMethod { path: &'static str, allowed: String },
 }
 
 /// Whether the caller may call the method, given by its path (`/tocsin.v1.QueryService/Instant`).
@@ -114,6 +145,36 @@ pub fn authorise(caller: &Caller, method: &str) -> Result<(), Denied> {
         (Caller::Anonymous, _) => Err(Denied::Unauthenticated),
         (caller, Some((method, _))) => Err(Denied::Forbidden { who: describe(caller), method }),
         (_, None) => Err(Denied::UnknownMethod),
+    }
+}
+
+/// Whether the caller may ask for a path of plain HTTP with this method.
+pub fn authorise_path(caller: &Caller, method: &str, path: &str) -> Result<(), Denied> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let rows: Vec<_> = PATHS.iter().filter(|(_, pattern, _)| is_like(path, pattern)).collect();
+    let row = rows.iter().find(|(known, ..)| *known == method);
+    match (caller, row, rows.first()) {
+        (caller, Some((_, _, access)), _) if allows(*access, caller) => Ok(()),
+        (Caller::Anonymous, ..) => Err(Denied::Unauthenticated),
+        (caller, Some((_, path, _)), _) => Err(Denied::Forbidden { who: describe(caller), method: path }),
+        (_, None, Some((_, path, _))) => {
+            let allowed: Vec<&str> = rows.iter().map(|(known, ..)| *known).collect();
+            Err(Denied::OtherMethod { path, allowed: allowed.join(", ") })
+        }
+        (_, None, None) => Err(Denied::UnknownPath),
+    }
+}
+
+/// Whether a path has the form of a row: the same segments, with anything but nothing for `{…}`.
+fn is_like(path: &str, pattern: &str) -> bool {
+    let (mut path, mut pattern) = (path.split('/'), pattern.split('/'));
+    loop {
+        match (path.next(), pattern.next()) {
+            (None, None) => return true,
+            (Some(segment), Some(wanted)) if wanted.starts_with('{') && !segment.is_empty() => {}
+            (Some(segment), Some(wanted)) if segment == wanted => {}
+            _ => return false,
+        }
     }
 }
 
@@ -180,6 +241,7 @@ mod tests {
         ...xxxx  /tocsin.v1.QueryService/Series
         ...xxxx  /tocsin.v1.QueryService/Labels
         ...xxxx  /tocsin.v1.QueryService/LabelValues
+        ...xxxx  /tocsin.v1.QueryService/Metadata
         ...xxxx  /tocsin.v1.QueryService/ListHosts
         ...xxxx  /tocsin.v1.QueryService/GetHost
         ...xxxx  /tocsin.v1.AlertService/ListAlerts
@@ -240,6 +302,75 @@ mod tests {
             assert!(golden.contains(method), "{method} has no row in the golden table");
         }
         assert_eq!(METHODS.iter().map(|row| row.0).collect::<BTreeSet<_>>().len(), METHODS.len(), "twice");
+    }
+
+    // Columns as above.
+    const GOLDEN_PATHS: &str = "
+        ...xxxx  GET /api/v1/query
+        ...xxxx  HEAD /api/v1/query
+        ...xxxx  POST /api/v1/query
+        ...xxxx  GET /api/v1/query_range
+        ...xxxx  POST /api/v1/query_range
+        ...xxxx  GET /api/v1/query_exemplars
+        ...xxxx  POST /api/v1/query_exemplars
+        ...xxxx  GET /api/v1/format_query
+        ...xxxx  POST /api/v1/format_query
+        ...xxxx  GET /api/v1/series
+        ...xxxx  POST /api/v1/series
+        ...xxxx  GET /api/v1/labels
+        ...xxxx  POST /api/v1/labels
+        ...xxxx  GET /api/v1/label/{name}/values
+        ...xxxx  GET /api/v1/label/instance/values
+        ...xxxx  GET /api/v1/metadata
+        ...xxxx  GET /api/v1/rules
+        ...xxxx  GET /api/v1/alerts
+        ...xxxx  GET /api/v1/targets
+        ...xxxx  GET /api/v1/status/buildinfo
+        ...xxxx  GET /api/v1/status/runtimeinfo
+        ...xxxx  GET /api/v1/status/tsdb
+        ...xxxx  GET /federate
+        .......  POST /federate
+        .......  DELETE /api/v1/series
+        .......  PUT /api/v1/query
+        .......  get /api/v1/query
+        .......  GET /api/v1/label//values
+        .......  GET /api/v1/label/a/b/values
+        .......  GET /api/v1/label/instance/values/
+        .......  GET //api/v1/query
+        .......  GET /API/v1/query
+        .......  GET /api/v1/admin/tsdb/snapshot
+        .......  POST /tocsin.v1.AdminService/CreateToken
+        .......  GET /";
+
+    // Cases: H15
+    #[test]
+    fn every_path_and_every_caller() {
+        let rows: Vec<(&str, &str)> =
+            GOLDEN_PATHS.trim().lines().map(|row| row.trim().split_once("  ").unwrap()).collect();
+        for (expected, request) in &rows {
+            let (method, path) = request.split_once(' ').unwrap();
+            let may = |caller: &Caller| authorise_path(caller, method, path).is_ok();
+            let got: String = callers().iter().map(|caller| if may(caller) { 'x' } else { '.' }).collect();
+            assert_eq!(got, *expected, "{request}");
+        }
+        let golden: BTreeSet<&str> = rows.iter().map(|(_, request)| *request).collect();
+        for (method, path, _) in PATHS {
+            assert!(golden.contains(&*format!("{method} {path}")), "{method} {path} has no row in the table");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_refused_says_why() {
+        let [anonymous, _, consumer, viewer, ..] = callers();
+        for (caller, method, path, says) in [
+            (&anonymous, "GET", "/api/v1/query", "this call needs a credential"),
+            (&anonymous, "GET", "/nothing", "this call needs a credential"),
+            (&consumer, "GET", "/api/v1/query", "\"kim\" with the role consumer may not call /api/v1/query"),
+            (&viewer, "PUT", "/api/v1/query", "/api/v1/query takes other methods: GET, POST"),
+            (&viewer, "GET", "/nothing", "there is no such path"),
+        ] {
+            assert_eq!(authorise_path(caller, method, path).unwrap_err().to_string(), says);
+        }
     }
 
     #[test]

@@ -139,14 +139,6 @@ impl Keeping {
         if sealed.iter().flatten().count() == 0 {
             return;
         }
-        let blocks = self.samples.blocks().into_iter().map(|entry| Block {
-            file: entry.name.clone(),
-            from: entry.window.from,
-            to: entry.window.to,
-            bytes: entry.bytes,
-            series: entry.series,
-            samples: entry.samples,
-        });
         // What is not evaluated yet stays in the journal, and a start evaluates it.
         let evaluated_through = self.statistics.evaluated_through().min(standing.through);
         let samples_from = standing.needed_from(sealed_to).min(evaluated_through + 1);
@@ -156,7 +148,7 @@ impl Keeping {
             sealed_to,
             evaluated_through,
             lanes: standing.lanes,
-            blocks: blocks.collect(),
+            blocks: self.blocks(),
         };
         if submit(&self.ledger, Command::Sealed(record), "settle the sealing").await {
             self.rows.drop_before(samples_from).await.ok(); // Stopping: the next start drops them.
@@ -166,6 +158,30 @@ impl Keeping {
                 tracing::warn!(%error, "head files that blocks have are still there; it is tried again");
             }
         }
+    }
+}
+
+impl Keeping {
+    /// Records the blocks there are, when others are recorded: some were joined or deleted since.
+    pub(super) async fn record_blocks(&self) {
+        let Ok(sealed) = self.ledger.read(|state| state.sealed().clone()).await else { return }; // Stopping.
+        let blocks = self.blocks();
+        if sealed.blocks != blocks {
+            submit(&self.ledger, Command::Sealed(Sealed { blocks, ..sealed }), "record the blocks there are")
+                .await;
+        }
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        let blocks = self.samples.blocks().into_iter().map(|entry| Block {
+            file: entry.name,
+            from: entry.window.from,
+            to: entry.window.to,
+            bytes: entry.bytes,
+            series: entry.series,
+            samples: entry.samples,
+        });
+        blocks.collect()
     }
 }
 

@@ -1,21 +1,31 @@
-//! The loopback HTTP listener: health and self-metrics, without a credential. Nothing else is here.
+//! The loopback HTTP listener: health and self-metrics, without a credential. The queries of Prometheus' HTTP API only
+//! if the configuration says so; then everyone on this host is a viewer, but no page that a browser on it shows: the
+//! name it asks for must be that of the loopback. Nothing else is here.
 
 use std::convert::Infallible;
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use axum::Router;
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tocsin_shared::access::Role;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use super::Parts;
+use crate::api::guard::holding;
+use crate::contain::{Panicked, contained};
 use crate::evaluate::statistics::GroupStanding;
+use crate::identity::authorise::{Caller, authorise_path};
 use crate::ingest::quota::Limited;
 use crate::listen::Counts;
+use crate::web;
 
 /// The counts of the listeners, by their names.
 pub(super) type Doors = Arc<[(&'static str, Arc<Counts>)]>;
@@ -24,11 +34,13 @@ pub(super) type Doors = Arc<[(&'static str, Arc<Counts>)]>;
 const CONNECTIONS_MAX: usize = 32;
 /// The time for a request's headers.
 const HEADERS: Duration = Duration::from_secs(5);
+/// Who asks here: what is counted of callers is counted for all of this host together.
+const LOCAL: &str = "this host";
 /// Groups of rules that are shown, the dearest ones: who looks for what takes the time needs no more.
 const GROUPS_MAX: usize = 50;
 
 /// Serves until the collector stops.
-pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
+pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener, routes: Option<Router>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -40,9 +52,10 @@ pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
             continue;
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else { continue };
-        let (parts, doors) = (parts.clone(), doors.clone());
+        let (parts, doors, routes) = (parts.clone(), doors.clone(), routes.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(&parts, &doors, request));
+            let cut = CancellationToken::new();
+            let service = service_fn(|request| answer(&parts, &doors, (routes.as_ref(), &cut), request));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADERS)
@@ -50,6 +63,7 @@ pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
             tokio::select! {
                 served = connection => drop(served), // A broken connection is its client's matter.
                 () = parts.stop.cancelled() => {}
+                () = cut.cancelled() => {} // It does not take an answer.
             }
             drop(permit);
         });
@@ -59,10 +73,15 @@ pub(super) async fn serve(parts: Parts, doors: Doors, listener: TcpListener) {
 async fn answer(
     parts: &Parts,
     doors: &Doors,
+    (routes, cut): (Option<&Router>, &CancellationToken),
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
+    let is_query = ["/api/", "/federate"].iter().any(|path| request.uri().path().starts_with(path));
+    if let Some(routes) = routes.filter(|_| is_query) {
+        return Ok(query(routes, cut, request.map(Body::new)).await);
+    }
     let text = |status: StatusCode, text: String| {
-        let mut response = Response::new(Full::new(Bytes::from(text)));
+        let mut response = Response::new(Body::from(text));
         *response.status_mut() = status;
         response
     };
@@ -82,8 +101,42 @@ async fn answer(
             let page = metrics(parts) + &connections(doors) + &rule_groups(parts.statistics.groups());
             text(StatusCode::OK, page)
         }
+        _ if is_query => {
+            let why = "queries are answered here only if the configuration says so: listen.local_queries\n";
+            text(StatusCode::NOT_FOUND, why.into())
+        }
         _ => text(StatusCode::NOT_FOUND, "there are /-/healthy, /-/ready and /metrics\n".into()),
     })
+}
+
+/// Answers a query of whoever is on this host, as a viewer.
+async fn query(routes: &Router, cut: &CancellationToken, mut request: Request<Body>) -> Response<Body> {
+    if !is_for_this_host(&request) {
+        return web::misdirected();
+    }
+    let caller = Caller::Principal { name: LOCAL.to_owned(), role: Role::Viewer };
+    if let Err(denied) = authorise_path(&caller, request.method().as_str(), request.uri().path()) {
+        return web::denied(&denied, denied.to_string());
+    }
+    request.extensions_mut().insert(caller);
+    let failed = "the call failed inside the collector; its log has the place";
+    let answer = match contained(routes.clone().oneshot(request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(never)) => match never {},
+        Err(Panicked) => web::failed(failed),
+    };
+    let cut = cut.clone();
+    holding(answer.map(tonic::body::Body::new), move || cut.cancel()).map(Body::new)
+}
+
+/// Whether the request names the loopback as its host. A page of another site that a browser on this host shows can
+/// have its own name lead here, but cannot have another name asked for.
+fn is_for_this_host(request: &Request<Body>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = host.and_then(|host| host.parse::<http::uri::Authority>().ok()) else { return false };
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: std::net::IpAddr| address.to_canonical().is_loopback();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback)
 }
 
 /// The collector's own metrics in Prometheus' text format.
@@ -222,4 +275,31 @@ pub(crate) fn resident_bytes() -> u64 {
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
     pages * u64::try_from(page).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_for_the_loopback_are_for_this_host() {
+        for (host, expected) in [
+            (Some("localhost:7642"), true),
+            (Some("LOCALHOST"), true),
+            (Some("127.0.0.1:7642"), true),
+            (Some("127.9.9.9"), true),
+            (Some("[::1]:7642"), true),
+            (Some("evil.example:7642"), false),
+            (Some("localhost.evil.example"), false),
+            (Some("10.0.0.1"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let mut request = Request::new(Body::empty());
+            if let Some(host) = host {
+                request.headers_mut().insert(header::HOST, host.parse().unwrap());
+            }
+            assert_eq!(is_for_this_host(&request), expected, "{host:?}");
+        }
+    }
 }

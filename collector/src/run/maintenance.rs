@@ -22,12 +22,18 @@ pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// How long after its end a window is sealed: rules then find their ranges in memory, and most late rows are in.
 const SEAL_AFTER: Duration = Duration::from_secs(3600);
 
+/// Windows that ended before this are sealed, or will be at the next turn.
+pub(super) fn sealed_to() -> Timestamp {
+    now().minus(SEAL_AFTER).align_down(WINDOW)
+}
+
 /// Starts the tasks; they end with `stop`.
 pub(super) fn spawn(parts: &Parts, tasks: &TaskTracker, fatal: &Fatal) {
     let presence = |parts: Parts| async move { parts.presence.watch(Instant::now()) };
     tasks.spawn(fatal.clone().watch("presence", until_stopped(parts.clone(), TICK, presence)));
     tasks.spawn(fatal.clone().watch("timers", until_stopped(parts.clone(), TICK, tick)));
     tasks.spawn(fatal.clone().watch("housekeeping", super::keep::run(parts.clone())));
+    tasks.spawn(fatal.clone().watch("joining", super::joining::run(parts.clone())));
 }
 
 async fn until_stopped<F: Future<Output = ()>>(parts: Parts, every: Duration, run: impl Fn(Parts) -> F) {
@@ -76,7 +82,7 @@ pub(super) async fn submit(ledger: &Ledger, command: Command, what: &str) -> boo
 
 /// Sealing and retention.
 pub(super) async fn housekeeping(parts: &Parts, keeping: &Keeping) {
-    keeping.seal(now().minus(SEAL_AFTER).align_down(WINDOW)).await;
+    keeping.seal(sealed_to()).await;
     if let Some(off_by_ms) = parts.skews.own() {
         tracing::warn!(off_by_ms, "most hosts say another time than this host's clock: is it synchronised?");
     }
@@ -98,6 +104,7 @@ pub(super) async fn housekeeping(parts: &Parts, keeping: &Keeping) {
         Ok(Ok(_)) | Err(_) => {} // A panic was reported where it happened.
         Ok(Err(error)) => tracing::error!(%error, "retention failed; it is tried again"),
     }
+    keeping.record_blocks().await;
 }
 
 /// At a clean stop: how far rows were evaluated, so that the next start evaluates none of them again.

@@ -13,6 +13,7 @@ use tocsin_proto::pb::incident_service_server::IncidentServiceServer;
 use tocsin_proto::pb::job_service_server::JobServiceServer;
 use tocsin_proto::pb::query_service_server::QueryServiceServer;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::certificates::Shown;
@@ -29,6 +30,7 @@ use crate::listen::certificate::ServerCertificate;
 use crate::listen::descriptors::Doors;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
 use crate::listen::{Clients, FRONT_CONNECTIONS, Limits};
+use crate::web;
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -98,7 +100,9 @@ pub(super) fn serve(
     let api = api(parts, shown.front);
     let lags = crate::api::feed::lags::watch(api.clone(), host_name());
     tasks.spawn(fatal.clone().watch("lag of consumers", lags));
-    let front_services = front_router(parts, enrollment.clone(), api)?;
+    let routes = web::router(api.clone(), parts.config.limits.answer);
+    let local_routes = parts.config.local_queries.then(|| routes.clone());
+    let front_services = front_router(parts, enrollment.clone(), api, routes)?;
     let agents_incoming = ports.agents.accept(agents_tls, Clients::Agents { cluster }, for_agents);
     let agents_services = server(&limits)
         .accept_http1(false)
@@ -116,7 +120,7 @@ pub(super) fn serve(
     tasks.spawn(reported(fatal.clone(), "front listener", task));
     let task = agents_services.serve_with_incoming_shutdown(agents_incoming, stop.cancelled_owned());
     tasks.spawn(reported(fatal.clone(), "agents' listener", task));
-    let local = local::serve(parts.clone(), doors.into(), ports.local);
+    let local = local::serve(parts.clone(), doors.into(), ports.local, local_routes);
     tasks.spawn(fatal.clone().watch("local listener", local));
     Ok(())
 }
@@ -139,6 +143,7 @@ fn front_router(
     parts: &Parts,
     enrollment: Enrollment,
     api: Api,
+    routes: axum::Router,
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
     let describe = || {
         tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS)
@@ -153,6 +158,7 @@ fn front_router(
         .max_concurrent_streams(Some(100))
         .concurrency_limit_per_connection(100)
         .layer(Guard::new(parts.ledger.clone()))
+        .add_routes(Routes::from(routes))
         .add_service(health)
         .add_service(reflection)
         .add_service(older_reflection)
@@ -179,6 +185,7 @@ fn api(parts: &Parts, front: Arc<ServerCertificate>) -> Api {
         quotas: parts.quotas.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),
+        metadata: parts.metadata.clone(),
         about: Arc::new(About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_id: parts.authorities.cluster().to_string(),

@@ -3,14 +3,15 @@
 //! ```text
 //! magic, format version
 //! chunks                  per chunk its head (times, entries), then its columns, each with its crc32
-//! index                   strings, series sorted by metric, lists of series, hosts with their chunks (head crc32)
+//! index                   strings, series sorted by metric, lists of series, hosts with their chunks (head crc32),
+//!                         the names of the blocks it takes the place of (since format 2)
 //! footer                  where the index is, its crc32, totals, format version, its own crc32, magic
 //! ```
 //! Hosts of one kind send the same series, so label sets and lists of series are written once for all hosts.
-//! Pure: writes to any `Write`, reads from slices. Files are `blocks`' business.
+//! Pure: writes to any `Write` (`write`), reads from slices. Files are `blocks`' business.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
+mod write;
+
 use std::sync::Arc;
 
 use tocsin_shared::identity::AgentId;
@@ -18,36 +19,21 @@ use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
-use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
-use super::host::Held;
-use super::rewrite::{renumbered, rewrite};
+use super::bytes::{Malformed, Reader, unzigzag};
 use super::series::SeriesKey;
 use super::window::Window;
 
+pub(crate) use write::{Packing, Sealing, Writer, sorted, write};
+
 /// The format this program writes; a newer one is refused and left alone.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest format that is read: it has no names of replaced blocks, and is the same otherwise.
+const FORMAT_MIN: u32 = 1;
 const MAGIC: [u8; 8] = *b"TOCSNBLK";
 /// Magic, format version.
 pub(crate) const HEADER_LEN: u64 = 12;
 /// Index offset, length and crc32; window; samples; series; format version; crc32; magic.
 pub(crate) const FOOTER_LEN: usize = 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 4 + 8;
-
-/// What is to be sealed of one host.
-pub(crate) struct Sealing {
-    pub(crate) agent: Option<AgentId>,
-    pub(crate) target: Labels,
-    /// The key of each slot that a chunk names.
-    pub(crate) keys: HashMap<u32, SeriesKey>,
-    pub(crate) held: Vec<Held>,
-}
-
-/// How chunks go into a file.
-pub(crate) enum Packing<'a> {
-    /// Chunks of a host merged and packed anew, for good: more rows a chunk pack better.
-    Merged(&'a mut [Sealing]),
-    /// As they are, for a while.
-    Copied(&'a mut [Sealing]),
-}
 
 /// The end of a block file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +78,7 @@ impl Footer {
             return Err(Malformed("it does not begin as a block").into());
         }
         match head.u32()? {
-            FORMAT => {}
+            FORMAT_MIN..=FORMAT => {}
             newer if newer > FORMAT => return Err(InvalidBlock::Newer(newer)),
             _ => return Err(Malformed("its format was never written").into()),
         }
@@ -147,6 +133,8 @@ pub(crate) struct Index {
     pub(crate) lists: Vec<Arc<[u32]>>,
     /// Sorted by agent.
     pub(crate) hosts: Vec<HostIndex>,
+    /// The names of the blocks whose samples are all in here: one that is still there does not count.
+    pub(crate) replaces: Vec<String>,
 }
 
 impl Index {
@@ -165,145 +153,6 @@ impl Index {
     }
 }
 
-/// Writes a whole block.
-pub(crate) fn write(window: Window, packing: Packing, out: &mut impl Write) -> io::Result<Footer> {
-    let (hosts, merged) = match packing {
-        Packing::Merged(hosts) => (hosts, true),
-        Packing::Copied(hosts) => (hosts, false),
-    };
-    hosts.sort_by_key(|host| host.agent);
-    let mut out = Counted { out, at: 0 };
-    out.write(&MAGIC)?;
-    out.write(&FORMAT.to_le_bytes())?;
-    let series = dictionary(hosts);
-    let ids = series.iter().enumerate().map(|(id, key)| (key, id as u32)).collect::<HashMap<_, _>>();
-    let mut index =
-        Index { series: series.clone(), lists: Vec::new(), hosts: Vec::with_capacity(hosts.len()) };
-    let mut known_lists = HashMap::new();
-    let (mut samples, mut series_count) = (0, 0);
-    for host in hosts.iter() {
-        let id_of = |slot: u32| host.keys.get(&slot).and_then(|key| ids.get(key)).copied();
-        let rewritten = if merged { rewrite(&host.held, id_of) } else { renumbered(&host.held, id_of) };
-        let rewritten = rewritten.map_err(io::Error::other)?;
-        series_count += rewritten.series as u64;
-        let mut chunks = Vec::new();
-        for (list, chunk) in rewritten.chunks {
-            samples += chunk.samples;
-            let next = index.lists.len() as u32;
-            let list_id = *known_lists.entry(list.clone()).or_insert(next);
-            if list_id == next {
-                index.lists.push(list.into());
-            }
-            let head = chunk.head.to_bytes();
-            chunks.push(ChunkAt {
-                first: chunk.first,
-                last: chunk.last,
-                list: list_id,
-                offset: out.at,
-                head_len: head.len() as u32,
-                body_len: chunk.body.len() as u32,
-                head_crc: crc32fast::hash(&head),
-            });
-            out.write(&head)?;
-            out.write(&chunk.body)?;
-        }
-        index.hosts.push(HostIndex { agent: host.agent, target: host.target.clone(), chunks });
-    }
-    let bytes = index_bytes(&index);
-    let (index_at, index_crc) = (out.at, crc32fast::hash(&bytes));
-    let index_len = bytes.len() as u64;
-    let footer = Footer { index_at, index_len, index_crc, window, samples, series: series_count };
-    out.write(&bytes)?;
-    out.write(&footer.to_bytes())?;
-    Ok(footer)
-}
-
-struct Counted<'a, W> {
-    out: &'a mut W,
-    at: u64,
-}
-
-impl<W: Write> Counted<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.at += bytes.len() as u64;
-        self.out.write_all(bytes)
-    }
-}
-
-/// Every series of every host once, sorted by metric, then by labels.
-fn dictionary(hosts: &[Sealing]) -> Vec<SeriesKey> {
-    let distinct = hosts.iter().flat_map(|host| host.keys.values()).collect::<std::collections::HashSet<_>>();
-    let mut series = distinct.into_iter().cloned().collect::<Vec<_>>();
-    series.sort_by(|a, b| a.0.metric().cmp(b.0.metric()).then_with(|| a.cmp(b)));
-    series
-}
-
-#[derive(Default)]
-struct Strings<'a> {
-    ids: HashMap<&'a str, u64>,
-    list: Vec<&'a str>,
-}
-
-impl<'a> Strings<'a> {
-    fn put(&mut self, text: &'a str, out: &mut Vec<u8>) {
-        let next = self.list.len() as u64;
-        let id = *self.ids.entry(text).or_insert(next);
-        if id == next {
-            self.list.push(text);
-        }
-        put_varint(out, id);
-    }
-
-    fn put_labels(&mut self, labels: &'a Labels, out: &mut Vec<u8>) {
-        put_varint(out, labels.len() as u64);
-        for (name, value) in labels.iter() {
-            self.put(name, out);
-            self.put(value, out);
-        }
-    }
-}
-
-fn index_bytes(index: &Index) -> Vec<u8> {
-    let (mut strings, mut rest) = (Strings::default(), Vec::new());
-    put_varint(&mut rest, index.series.len() as u64);
-    for (labels, complete) in &index.series {
-        rest.push(u8::from(*complete));
-        strings.put_labels(labels, &mut rest);
-    }
-    put_varint(&mut rest, index.lists.len() as u64);
-    for list in &index.lists {
-        put_varint(&mut rest, list.len() as u64);
-        let before = std::iter::once(0).chain(list.iter().copied());
-        list.iter().zip(before).for_each(|(id, before)| put_varint(&mut rest, u64::from(id - before)));
-    }
-    put_varint(&mut rest, index.hosts.len() as u64);
-    for host in &index.hosts {
-        rest.push(u8::from(host.agent.is_some()));
-        rest.extend_from_slice(host.agent.map_or(Uuid::nil(), |agent| agent.0).as_bytes());
-        strings.put_labels(&host.target, &mut rest);
-        put_varint(&mut rest, host.chunks.len() as u64);
-        host.chunks.iter().for_each(|chunk| put_chunk(chunk, &mut rest));
-    }
-    let mut out = Vec::with_capacity(rest.len() * 2);
-    put_varint(&mut out, strings.list.len() as u64);
-    for text in strings.list {
-        put_varint(&mut out, text.len() as u64);
-        out.extend_from_slice(text.as_bytes());
-    }
-    out.extend_from_slice(&rest);
-    out
-}
-
-fn put_chunk(chunk: &ChunkAt, out: &mut Vec<u8>) {
-    let ChunkAt { first, last, list, offset, head_len, body_len, head_crc } = *chunk;
-    put_varint(out, zigzag(first));
-    put_varint(out, zigzag(last));
-    for field in [u64::from(list), offset, u64::from(head_len), u64::from(body_len)] {
-        put_varint(out, field);
-    }
-    out.extend_from_slice(&head_crc.to_le_bytes());
-}
-
 impl Index {
     /// Reads an index. `intern` may give back a label set that is already in memory, so that blocks share them.
     pub(crate) fn from_bytes(
@@ -311,11 +160,7 @@ impl Index {
         intern: impl Fn(SeriesKey) -> SeriesKey,
     ) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
-        let strings = collect(&mut reader, |reader| {
-            let len = reader.count()?;
-            let text = std::str::from_utf8(reader.take(len)?).map_err(|_| Malformed("text is not UTF-8"))?;
-            Ok(Arc::<str>::from(text))
-        })?;
+        let strings = collect(&mut reader, |reader| Ok(Arc::<str>::from(read_text(reader)?)))?;
         let series = collect(&mut reader, |reader| {
             let complete = reader.byte()? != 0;
             Ok(intern((read_labels(reader, &strings)?, complete)))
@@ -330,13 +175,22 @@ impl Index {
         if !hosts.is_sorted_by_key(|host| host.agent) {
             return Err(Malformed("hosts out of order"));
         }
-        Ok(Self { series, lists, hosts })
+        let names = match reader.0 {
+            [] => Vec::new(), // Format 1.
+            _ => collect(&mut reader, read_text)?,
+        };
+        Ok(Self { series, lists, hosts, replaces: names.into_iter().map(str::to_owned).collect() })
     }
 }
 
-fn collect<T>(
-    reader: &mut Reader,
-    mut item: impl FnMut(&mut Reader) -> Result<T, Malformed>,
+fn read_text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let len = reader.count()?;
+    std::str::from_utf8(reader.take(len)?).map_err(|_| Malformed("text is not UTF-8"))
+}
+
+fn collect<'a, T>(
+    reader: &mut Reader<'a>,
+    mut item: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
 ) -> Result<Vec<T>, Malformed> {
     (0..reader.count()?).map(|_| item(reader)).collect()
 }
@@ -375,6 +229,7 @@ mod tests {
     use proptest::prelude::*;
     use tocsin_shared::labels::Labels;
 
+    use super::write::index_bytes;
     use super::*;
 
     fn index() -> Index {
@@ -403,13 +258,19 @@ mod tests {
                 host(Some(0), vec![chunk(0), chunk(1)]),
                 host(Some(9), vec![chunk(2)]),
             ],
+            replaces: vec!["0-7200000.block".to_owned(), "0-7200000.1.block".to_owned()],
         }
     }
 
     #[test]
     fn an_index_comes_back_and_finds_columns_by_metric() {
         let index = index();
-        assert_eq!(Index::from_bytes(&index_bytes(&index), |key| key).unwrap(), index);
+        let bytes = index_bytes(&index);
+        assert_eq!(Index::from_bytes(&bytes, |key| key).unwrap(), index);
+        let nothing_replaced = Index { replaces: Vec::new(), ..index.clone() };
+        let mut older = index_bytes(&nothing_replaced);
+        assert_eq!(older.pop(), Some(0));
+        assert_eq!(Index::from_bytes(&older, |key| key).unwrap(), nothing_replaced, "format 1");
         for (list, metric, ids) in [
             (0, None, &[0, 1, 2][..]),
             (0, Some("cpu"), &[0, 1]),

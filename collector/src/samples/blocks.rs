@@ -2,23 +2,30 @@
 //!
 //! A block is written beside its place, flushed to the device, renamed, and its directory flushed; only then is it
 //! read from. A file that does not check out is set aside as `.bad` and reported; a newer format is left as it is.
-//! Nothing here deletes a block but `retain`.
+//! A block that was joined from others names them: one that a crash has left beside it does not count and goes at the
+//! next start. No name is given twice while a block tells of it, and a name's number tells what was written first.
+//! Nothing here deletes a block but `retain` and `joining`.
+
+mod joining;
+mod opened;
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tocsin_shared::disk::{Disk, DiskFile};
 use tocsin_shared::time::Timestamp;
 
-use super::block::{self, FOOTER_LEN, Footer, HEADER_LEN, Index, InvalidBlock, Packing, Sealing};
+use super::block::{self, Packing, Sealing};
 use super::bytes::Malformed;
-use super::chunk::{Chunk, Head, Place, unpack};
 use super::series::SeriesKey;
 use super::window::Window;
+
+pub(crate) use opened::Block;
 
 /// The longest index that is read into memory: a thousand times that of 1,000 hosts would be damage, not data.
 const INDEX_LEN_MAX: u64 = 1 << 30;
@@ -60,111 +67,6 @@ pub struct SetAside {
     pub path: PathBuf,
 }
 
-/// An open block.
-pub(crate) struct Block {
-    pub(crate) path: PathBuf,
-    file: Box<dyn DiskFile>,
-    pub(crate) entry: BlockEntry,
-    pub(crate) index: Index,
-}
-
-impl Block {
-    pub(crate) fn open(
-        disk: &dyn Disk,
-        path: &Path,
-        intern: impl Fn(SeriesKey) -> SeriesKey,
-    ) -> Result<Self, BlockError> {
-        let file = disk.open(path).map_err(io_error("open", path))?;
-        let bytes = file.bytes().map_err(io_error("look at", path))?;
-        let damaged = |source| BlockError::Damaged { path: path.into(), source };
-        let body = bytes.checked_sub(HEADER_LEN + FOOTER_LEN as u64);
-        let footer_at = HEADER_LEN + body.ok_or_else(|| damaged(Malformed("it is cut short")))?;
-        let (mut header, mut footer) = ([0; HEADER_LEN as usize], [0; FOOTER_LEN]);
-        read_exact(&*file, 0, &mut header).map_err(io_error("read", path))?;
-        read_exact(&*file, footer_at, &mut footer).map_err(io_error("read", path))?;
-        let footer = Footer::from_bytes(&header, &footer).map_err(|error| match error {
-            InvalidBlock::Newer(format) => BlockError::Newer { path: path.into(), format },
-            InvalidBlock::Malformed(source) => damaged(source),
-        })?;
-        if footer.index_at.checked_add(footer.index_len) != Some(footer_at)
-            || footer.index_len > INDEX_LEN_MAX
-        {
-            return Err(damaged(Malformed("its index is not where its footer says")));
-        }
-        let mut index = vec![0; footer.index_len as usize];
-        read_exact(&*file, footer.index_at, &mut index).map_err(io_error("read", path))?;
-        if crc32fast::hash(&index) != footer.index_crc {
-            return Err(damaged(Malformed("its index does not match its checksum")));
-        }
-        let index = Index::from_bytes(&index, intern).map_err(damaged)?;
-        let chunks = index.hosts.iter().flat_map(|host| &host.chunks);
-        let beyond = |chunk: &block::ChunkAt| {
-            let len = u64::from(chunk.head_len) + u64::from(chunk.body_len);
-            chunk.offset.checked_add(len).is_none_or(|end| end > footer.index_at)
-        };
-        if chunks.into_iter().any(beyond) {
-            return Err(damaged(Malformed("a chunk is outside the file")));
-        }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Footer { window, series, samples, index_crc: crc, .. } = footer;
-        let entry = BlockEntry { name, window, bytes, series, samples, crc };
-        Ok(Self { path: path.into(), file, entry, index })
-    }
-
-    fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
-        let mut bytes = vec![0; len];
-        read_exact(&*self.file, offset, &mut bytes).map_err(io_error("read", &self.path))?;
-        Ok(bytes)
-    }
-
-    pub(crate) fn damaged(&self, source: Malformed) -> BlockError {
-        BlockError::Damaged { path: self.path.clone(), source }
-    }
-
-    /// The head of a chunk.
-    pub(crate) fn head(&self, chunk: &block::ChunkAt) -> Result<Head, BlockError> {
-        let bytes = self.read(chunk.offset, chunk.head_len as usize)?;
-        if crc32fast::hash(&bytes) != chunk.head_crc {
-            return Err(self.damaged(Malformed("a chunk does not match its checksum")));
-        }
-        Head::from_bytes(&bytes).map_err(|source| self.damaged(source))
-    }
-
-    /// A whole chunk for memory, every checksum of it looked at.
-    pub(crate) fn chunk(&self, at: &block::ChunkAt) -> Result<Chunk, BlockError> {
-        let head = self.head(at)?;
-        let body = self.read(at.offset + u64::from(at.head_len), at.body_len as usize)?;
-        Chunk::checked(at.first, at.last, head, body.into()).map_err(|source| self.damaged(source))
-    }
-
-    /// The times of a chunk.
-    pub(crate) fn times(&self, head: &Head) -> Result<Vec<i64>, BlockError> {
-        head.times().map_err(|source| self.damaged(source))
-    }
-
-    /// The values of one column of a chunk, a cell a row.
-    pub(crate) fn values(
-        &self,
-        chunk: &block::ChunkAt,
-        head: &Head,
-        column: usize,
-    ) -> Result<Vec<f64>, BlockError> {
-        match head.place(column, chunk.body_len as usize).map_err(|source| self.damaged(source))? {
-            Place::Constant(value) => Ok(vec![value; head.rows]),
-            Place::Packed(range) => {
-                let body_at = chunk.offset + u64::from(chunk.head_len);
-                let bytes = self.read(body_at + range.start as u64, range.len())?;
-                unpack(&bytes, head.rows).map_err(|source| self.damaged(source))
-            }
-        }
-    }
-}
-
-fn read_exact(file: &dyn DiskFile, offset: u64, into: &mut [u8]) -> io::Result<()> {
-    let read = file.read_at(offset, into)?;
-    if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
 /// Why a block was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovedFor {
@@ -183,8 +85,12 @@ pub struct Removed {
 pub(crate) struct Blocks {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Oldest window first; blocks of one window in the order in which they were written.
+    /// In the order of `place`.
     list: RwLock<Arc<[Arc<Block>]>>,
+    /// Files that count no more and could not be removed.
+    leftover: Mutex<Vec<PathBuf>>,
+    /// Windows that could not be joined: not tried again before the next start.
+    given_up: Mutex<HashSet<Window>>,
     /// The end of the newest window: what is younger needs no look at the list.
     end: AtomicI64,
 }
@@ -208,13 +114,56 @@ impl Blocks {
                 _ => {}
             }
         }
-        let blocks = Self { disk, dir, list: RwLock::new(Arc::new([])), end: AtomicI64::new(i64::MIN) };
+        let blocks = Self {
+            disk,
+            dir,
+            list: RwLock::new(Arc::new([])),
+            leftover: Mutex::default(),
+            given_up: Mutex::default(),
+            end: AtomicI64::new(i64::MIN),
+        };
+        blocks.drop_replaced(&mut list)?;
         blocks.replace(list);
         Ok((blocks, aside))
     }
 
+    /// Takes out what a joined block has, left there by a crash between its listing and their removal.
+    fn drop_replaced(&self, list: &mut Vec<Arc<Block>>) -> Result<(), BlockError> {
+        let all = list.iter().flat_map(|block| &block.index.replaces).collect::<HashSet<_>>();
+        // What is itself replaced says nothing about names that were given since.
+        let valid = list.iter().filter(|block| !all.contains(&block.entry.name));
+        let gone = valid.flat_map(|block| block.index.replaces.clone()).collect::<HashSet<_>>();
+        let (replaced, kept) = list.drain(..).partition(|block| gone.contains(&block.entry.name));
+        *list = kept;
+        let replaced: Vec<Arc<Block>> = replaced;
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        sync_dir(&*self.disk, &self.dir)?; // After a kill the joined block's name may not be durable yet.
+        self.lock_leftover().extend(replaced.iter().map(|block| block.path.clone()));
+        self.clear_leftover()
+    }
+
+    fn lock_leftover(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what counts no more; durable when it returns.
+    fn clear_leftover(&self) -> Result<(), BlockError> {
+        let mut leftover = self.lock_leftover();
+        if leftover.is_empty() {
+            return Ok(());
+        }
+        for path in leftover.iter() {
+            remove(&*self.disk, path)?;
+        }
+        sync_dir(&*self.disk, &self.dir)?;
+        leftover.clear();
+        Ok(())
+    }
+
     fn replace(&self, mut list: Vec<Arc<Block>>) {
-        list.sort_by_key(|block| (block.entry.window, order(&block.entry.name)));
+        list.sort_by_key(|block| place(&block.entry));
         let end = list.iter().map(|block| block.entry.window.to.as_millis()).max();
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = list.into();
         self.end.store(end.unwrap_or(i64::MIN), Ordering::Release);
@@ -242,10 +191,10 @@ impl Blocks {
     pub(crate) fn write(&self, window: Window, hosts: &mut [Sealing]) -> Result<BlockEntry, BlockError> {
         let path = self.free_path(window)?;
         let tmp = path.with_extension("tmp");
-        if let Err(error) = write_file(&*self.disk, &tmp, window, Packing::Merged(hosts)).and_then(|()| {
-            self.disk.rename(&tmp, &path).map_err(io_error("rename to", &path))?;
-            sync_dir(&*self.disk, &self.dir)
-        }) {
+        let pack = |out: &mut BufWriter<Appending>| {
+            block::write(window, Packing::Merged(hosts), out).map_err(io_error("write", &tmp))
+        };
+        if let Err(error) = write_file(&*self.disk, &tmp, pack).and_then(|_| self.put_in_place(&tmp, &path)) {
             self.disk.remove(&tmp).ok(); // Best effort: the next start removes what is left.
             return Err(error);
         }
@@ -256,18 +205,25 @@ impl Blocks {
         Ok(entry)
     }
 
-    /// `<from>-<to>.block`, with a number before the ending when the window has a block already.
+    /// Gives a finished file its name, durable when it returns.
+    fn put_in_place(&self, tmp: &Path, path: &Path) -> Result<(), BlockError> {
+        self.disk.rename(tmp, path).map_err(io_error("rename to", path))?;
+        sync_dir(&*self.disk, &self.dir)
+    }
+
+    /// `<from>-<to>.block`, with a number before the ending when the window has, or had, a block already: greater than
+    /// that of all of them, unfinished ones included.
     fn free_path(&self, window: Window) -> Result<PathBuf, BlockError> {
         let stem = format!("{}-{}", window.from.as_millis(), window.to.as_millis());
         let listed = self.disk.list(&self.dir).map_err(io_error("list", &self.dir))?;
-        let taken = |name: &str| listed.iter().any(|listed| listed.name == name);
-        for number in 0u32.. {
-            let name = if number == 0 { format!("{stem}.block") } else { format!("{stem}.{number}.block") };
-            if !taken(&name) && !taken(&format!("{name}.bad")) {
-                return Ok(self.dir.join(name));
-            }
-        }
-        unreachable!("a directory does not hold four billion blocks of one window")
+        let list = self.list();
+        let names = listed.iter().map(|listed| &listed.name);
+        let names = names.chain(list.iter().flat_map(|block| &block.index.replaces));
+        let own = |name: &&String| name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.'));
+        Ok(self.dir.join(match names.filter(own).map(|name| order(name)).max() {
+            None => format!("{stem}.block"),
+            Some(last) => format!("{stem}.{}.block", last.saturating_add(1)),
+        }))
     }
 
     /// Deletes blocks that ended before `now - max_age`, then the oldest until the rest takes at most `max_bytes`.
@@ -277,10 +233,11 @@ impl Blocks {
         max_age: Duration,
         max_bytes: u64,
     ) -> Result<Vec<Removed>, BlockError> {
+        self.clear_leftover()?; // Without what replaced it, it would count again.
         let (mut kept, mut removed) = (Vec::new(), Vec::new());
         let mut bytes = 0u64;
         let mut list = self.list().to_vec();
-        list.sort_by_key(|block| Reverse((block.entry.window, order(&block.entry.name))));
+        list.sort_by_key(|block| Reverse(place(&block.entry)));
         let mut full = false;
         for block in list {
             let old = block.entry.window.to <= now.minus(max_age);
@@ -299,21 +256,32 @@ impl Blocks {
         self.replace(kept);
         removed.reverse(); // Oldest first: what a crash leaves is the younger part.
         for (block, _) in &removed {
-            match self.disk.remove(&block.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &block.path)(error));
-                }
-                _ => {}
-            }
+            remove(&*self.disk, &block.path)?;
         }
         sync_dir(&*self.disk, &self.dir)?;
         Ok(removed.into_iter().map(|(block, why)| Removed { entry: block.entry.clone(), why }).collect())
     }
 }
 
+/// Where a block stands among all: by day, within a day the joined one first because it was written first, then by
+/// window and in the order of writing.
+fn place(entry: &BlockEntry) -> (Timestamp, Reverse<bool>, Window, u32) {
+    let day = entry.window.day();
+    (day.from, Reverse(entry.window == day), entry.window, order(&entry.name))
+}
+
 /// The number in the name of a further block of a window; zero for the first.
 fn order(name: &str) -> u32 {
-    name.trim_end_matches(".block").rsplit_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+    let mut parts = name.split('.').skip(1);
+    parts.next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Removes a file, if it is there.
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), BlockError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Gives back the label set of `last` that equals the one read: blocks in a row have nearly the same series.
@@ -334,27 +302,30 @@ fn set_aside(disk: &dyn Disk, path: PathBuf, error: BlockError) -> SetAside {
 }
 
 /// Writes a file of a block's format and makes it durable, not its name. What was under the name is gone.
-pub(crate) fn write_file(
+pub(crate) fn write_file<T>(
     disk: &dyn Disk,
     path: &Path,
-    window: Window,
-    hosts: Packing,
-) -> Result<(), BlockError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove the unfinished", path)(error));
-        }
-        _ => {} // A failure or a crash may have left one behind.
-    }
-    let file = disk.create(path).map_err(io_error("make", path))?;
+    pack: impl FnOnce(&mut BufWriter<Appending>) -> Result<T, BlockError>,
+) -> Result<T, BlockError> {
+    remove(disk, path)?; // A failure or a crash may have left one behind.
+    write_to(disk.create(path).map_err(io_error("make", path))?, path, pack)
+}
+
+/// `write_file` to a file that is open and empty.
+fn write_to<T>(
+    file: Box<dyn DiskFile>,
+    path: &Path,
+    pack: impl FnOnce(&mut BufWriter<Appending>) -> Result<T, BlockError>,
+) -> Result<T, BlockError> {
     let mut out = BufWriter::with_capacity(1 << 20, Appending { file, at: 0 });
-    block::write(window, hosts, &mut out).map_err(io_error("write", path))?;
+    let packed = pack(&mut out)?;
     let mut out = out.into_inner().map_err(|error| io_error("write", path)(error.into_error()))?;
-    out.file.sync_data().map_err(io_error("flush", path))
+    out.file.sync_data().map_err(io_error("flush", path))?;
+    Ok(packed)
 }
 
 /// A file that is written from its beginning to its end.
-struct Appending {
+pub(crate) struct Appending {
     file: Box<dyn DiskFile>,
     at: u64,
 }

@@ -5,7 +5,7 @@
 //! Which series a column belongs to is not known here: the holder keeps that list, shared between chunks.
 
 use super::bytes::{Malformed, Reader, unzigzag, zigzag};
-use super::codec::{decode_times, decode_values, encode_times, encode_values, is_absent};
+use super::codec::{Effort, decode_times, decode_values, encode_times, encode_values, is_absent};
 use super::latest::last_present;
 
 /// Set in an entry that is the constant itself (zigzag, 31 bits) instead of an offset.
@@ -160,12 +160,25 @@ pub(crate) struct ChunkBuilder<'a> {
     entries: Vec<u32>,
     body: Vec<u8>,
     samples: u64,
+    effort: Effort,
 }
 
 impl<'a> ChunkBuilder<'a> {
     /// A chunk of these rows.
     pub(crate) fn new(times: &'a [i64]) -> Self {
-        Self { times, series: Vec::new(), entries: Vec::new(), body: Vec::new(), samples: 0 }
+        Self {
+            times,
+            series: Vec::new(),
+            entries: Vec::new(),
+            body: Vec::new(),
+            samples: 0,
+            effort: Effort::Sealing,
+        }
+    }
+
+    /// Packed with another effort.
+    pub(crate) fn with(self, effort: Effort) -> Self {
+        Self { effort, ..self }
     }
 
     /// Adds a series that is `value` in every row.
@@ -194,7 +207,7 @@ impl<'a> ChunkBuilder<'a> {
         let start = self.body.len();
         self.series.push(series);
         self.entries.push(start as u32);
-        encode_values(values, &mut self.body);
+        encode_values(values, self.effort, &mut self.body);
         let crc = crc32fast::hash(&self.body[start..]);
         self.body.extend_from_slice(&crc.to_le_bytes());
         self.samples += present as u64;

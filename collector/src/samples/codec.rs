@@ -17,6 +17,7 @@ use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
 pub const ABSENT: f64 = f64::from_bits(0x7ff0_0000_0000_a85e);
 
 /// Whether a cell holds no value.
+#[inline]
 pub fn is_absent(value: f64) -> bool {
     value.to_bits() == ABSENT.to_bits()
 }
@@ -35,14 +36,32 @@ const PCO_VALUES_MIN: usize = 8;
 /// Places after the point that are tried: node metrics have up to 9 (nanoseconds written as seconds).
 const PLACES_MAX: usize = 9;
 /// Integers up to here are exact in an f64.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+pub(crate) const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+pub(crate) const POWERS: [f64; PLACES_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Every row goes through it soon after it came.
+    Sealing,
+    /// Once a day, for weeks of keeping.
+    Joining,
+}
+
+impl Effort {
+    fn level(self) -> usize {
+        match self {
+            Self::Sealing => 4,
+            Self::Joining => 8,
+        }
+    }
+}
 
 /// Appends a column of values.
-pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
+pub(crate) fn encode_values(values: &[f64], effort: Effort, out: &mut Vec<u8>) {
     let absent = values.iter().filter(|value| is_absent(**value)).count();
     if absent == 0 || absent == values.len() {
-        return encode_present(values, out);
+        return encode_present(values, effort, out);
     }
     out.push(SPARSE);
     let mut bits = vec![0u8; values.len().div_ceil(8)];
@@ -52,10 +71,10 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
         present.push(*value);
     }
     out.extend_from_slice(&bits);
-    encode_present(&present, out);
+    encode_present(&present, effort, out);
 }
 
-fn encode_present(values: &[f64], out: &mut Vec<u8>) {
+fn encode_present(values: &[f64], effort: Effort, out: &mut Vec<u8>) {
     let Some(first) = values.first() else { return out.push(RAW) };
     let start = out.len();
     if values.iter().all(|value| value.to_bits() == first.to_bits()) {
@@ -67,11 +86,11 @@ fn encode_present(values: &[f64], out: &mut Vec<u8>) {
         let packed = match decimals(values) {
             Some((places, integers)) => {
                 out.push(DECIMAL | places);
-                compress(&integers, &integer_config(), out)
+                compress(&integers, &integer_config(effort), out)
             }
             None => {
                 out.push(FLOATS);
-                compress(values, &ChunkConfig::default().with_compression_level(4), out)
+                compress(values, &ChunkConfig::default().with_compression_level(effort.level()), out)
             }
         };
         if packed && out.len() - start < raw_size {
@@ -101,9 +120,9 @@ fn scaled(value: f64, places: usize) -> Option<i64> {
     exact.then_some(integer as i64)
 }
 
-fn integer_config() -> ChunkConfig {
+fn integer_config(effort: Effort) -> ChunkConfig {
     ChunkConfig::default()
-        .with_compression_level(4)
+        .with_compression_level(effort.level())
         .with_mode_spec(ModeSpec::Classic)
         .with_delta_spec(DeltaSpec::TryConsecutive(1))
 }
@@ -181,7 +200,7 @@ pub(crate) fn encode_times(times: &[i64], out: &mut Vec<u8>) {
     let start = out.len();
     if times.len() >= PCO_VALUES_MIN {
         out.push(TIMES);
-        if compress(times, &integer_config(), out) {
+        if compress(times, &integer_config(Effort::Sealing), out) {
             return;
         }
         out.truncate(start);
@@ -216,10 +235,14 @@ mod tests {
 
     fn there_and_back(values: &[f64]) -> u8 {
         let mut bytes = vec![0xee]; // Columns are appended: what stands before them is not theirs.
-        encode_values(values, &mut bytes);
-        let back = decode_values(&bytes[1..], values.len()).unwrap();
+        encode_values(values, Effort::Sealing, &mut bytes);
+        let mut dearer = Vec::new();
+        encode_values(values, Effort::Joining, &mut dearer);
         let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&back), bits(values));
+        for bytes in [&bytes[1..], &dearer] {
+            let back = decode_values(bytes, values.len()).unwrap();
+            assert_eq!(bits(&back), bits(values));
+        }
         bytes[1]
     }
 

@@ -1,12 +1,11 @@
 //! One series' cells in an open chunk: a constant with its extent, or a cell a row.
 //!
-//! Most series of a host never change within a chunk; those take no memory beyond the `Column` itself. Rows outside a
-//! column's extent are `ABSENT`. The first value written to a cell stays.
+//! Most series of a host never change within a chunk; those take no memory beyond the `Column` itself. Most others
+//! take four bytes a cell (`narrow`), the rest eight. Rows outside a column's extent are `ABSENT`. The first value
+//! written to a cell stays.
 
 use super::codec::{ABSENT, is_absent};
-
-/// Columns of changing values grow by this many cells: little is left unused, and growing costs less than writing.
-const GROWTH: usize = 16;
+use super::narrow::{GROWTH, Narrow};
 
 /// The cells of a series in the rows of an open chunk.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,18 +13,22 @@ pub(crate) enum Column {
     /// `value` in the rows from `start` up to `end`; no value at all when they are equal.
     Constant { value: f64, start: u16, end: u16 },
     /// A cell a row, from row zero; later rows are absent.
+    Narrow(Box<Narrow>),
+    /// The same for values that are multiples of no unit.
     Cells(Vec<f64>),
 }
 
 impl Column {
     pub(crate) const EMPTY: Self = Self::Constant { value: 0.0, start: 0, end: 0 };
 
+    /// A column of cells that are not all the same.
+    fn of(cells: Vec<f64>) -> Self {
+        Narrow::of(&cells).map_or(Self::Cells(cells), |narrow| Self::Narrow(Box::new(narrow)))
+    }
+
     /// Whether no row has a value.
     pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Self::Constant { start, end, .. } => start == end,
-            Self::Cells(cells) => cells.iter().all(|cell| is_absent(*cell)),
-        }
+        self.samples() == 0
     }
 
     /// The cell of a row.
@@ -34,6 +37,7 @@ impl Column {
             Self::Constant { value, start, end } => {
                 if (usize::from(*start)..usize::from(*end)).contains(&row) { *value } else { ABSENT }
             }
+            Self::Narrow(narrow) => narrow.get(row),
             Self::Cells(cells) => cells.get(row).copied().unwrap_or(ABSENT),
         }
     }
@@ -53,22 +57,16 @@ impl Column {
                 } else if same && row + 1 == from {
                     *start -= 1;
                 } else {
-                    self.spread(row.max(to));
-                    self.put(row, new);
+                    self.change(row.max(to), |cells| write(cells, row, new));
                 }
             }
-            Self::Cells(cells) => match cells.get_mut(row) {
-                Some(cell) if is_absent(*cell) => *cell = new,
-                Some(_) => {}
-                None if is_absent(new) => {}
-                None => {
-                    if cells.capacity() <= row {
-                        cells.reserve_exact((row + 1).next_multiple_of(GROWTH) - cells.len());
-                    }
-                    cells.resize(row, ABSENT);
-                    cells.push(new);
+            Self::Narrow(narrow) => {
+                if !narrow.put(row, new) {
+                    let rows = narrow.len().max(row);
+                    self.change(rows, |cells| write(cells, row, new));
                 }
-            },
+            }
+            Self::Cells(cells) => write(cells, row, new),
         }
     }
 
@@ -81,23 +79,26 @@ impl Column {
                 } else if row <= from {
                     (*start, *end) = (*start + 1, *end + 1);
                 } else {
-                    self.spread(to + 1);
-                    self.open_row(row);
+                    self.change(to + 1, |cells| cells.insert(row, ABSENT));
                 }
             }
+            Self::Narrow(narrow) => narrow.open_row(row),
             Self::Cells(cells) if row < cells.len() => cells.insert(row, ABSENT),
             Self::Cells(_) => {}
         }
     }
 
-    /// From a constant to a cell a row, with room for `rows`.
-    fn spread(&mut self, rows: usize) {
-        if let Self::Constant { value, start, end } = *self {
-            let mut cells = Vec::with_capacity((rows + 1).next_multiple_of(GROWTH));
-            cells.resize(usize::from(start), ABSENT);
-            cells.resize(usize::from(end), value);
-            *self = Self::Cells(cells);
-        }
+    /// Makes a cell a row of it, with room for `rows`, changes them, and keeps them as narrow as they are then.
+    fn change(&mut self, rows: usize, change: impl FnOnce(&mut Vec<f64>)) {
+        let there = match self {
+            Self::Constant { end, .. } => usize::from(*end),
+            Self::Narrow(narrow) => narrow.len(),
+            Self::Cells(cells) => cells.len(),
+        };
+        let mut cells = Vec::with_capacity((rows + 1).next_multiple_of(GROWTH));
+        self.cells(0, there, &mut cells);
+        change(&mut cells);
+        *self = Self::of(cells);
     }
 
     /// The value of all of the first `rows` rows, when it is one and known without looking at each.
@@ -116,6 +117,7 @@ impl Column {
     pub(crate) fn cells(&self, from: usize, to: usize, out: &mut Vec<f64>) {
         match self {
             Self::Constant { .. } => out.extend((from..to).map(|row| self.get(row))),
+            Self::Narrow(narrow) => narrow.cells(from, to, out),
             Self::Cells(cells) => {
                 let there = &cells[from.min(cells.len())..to.min(cells.len())];
                 out.extend_from_slice(there);
@@ -124,22 +126,26 @@ impl Column {
         }
     }
 
-    /// Removes the first `rows` rows; what is left becomes a constant again when it can.
+    /// Removes the first `rows` rows; what is left takes as little room as it can.
     pub(crate) fn drop_front(&mut self, rows: usize) {
-        match self {
+        let one = match self {
             Self::Constant { start, end, .. } => {
                 let rows = u16::try_from(rows).unwrap_or(u16::MAX);
                 (*start, *end) = (start.saturating_sub(rows), end.saturating_sub(rows));
+                return;
             }
+            Self::Narrow(narrow) => narrow.drop_front(rows),
             Self::Cells(cells) => {
                 cells.drain(..rows.min(cells.len()));
                 let first = cells.first().copied().unwrap_or(ABSENT);
-                if cells.iter().any(|cell| cell.to_bits() != first.to_bits()) {
-                    return;
-                }
-                let rows = if is_absent(first) { 0 } else { cells.len() as u16 };
-                *self = Self::Constant { value: first, start: 0, end: rows };
+                let one = cells.iter().all(|cell| cell.to_bits() == first.to_bits());
+                one.then(|| (first, if is_absent(first) { 0 } else { cells.len() }))
             }
+        };
+        match (one, &mut *self) {
+            (Some((value, rows)), _) => *self = Self::Constant { value, start: 0, end: rows as u16 },
+            (None, Self::Cells(cells)) => *self = Self::of(std::mem::take(cells)),
+            (None, _) => {}
         }
     }
 
@@ -147,6 +153,7 @@ impl Column {
     pub(crate) fn samples(&self) -> usize {
         match self {
             Self::Constant { start, end, .. } => usize::from(end - start),
+            Self::Narrow(narrow) => narrow.samples(),
             Self::Cells(cells) => cells.iter().filter(|cell| !is_absent(**cell)).count(),
         }
     }
@@ -155,7 +162,24 @@ impl Column {
     pub(crate) fn heap(&self) -> usize {
         match self {
             Self::Constant { .. } => 0,
+            Self::Narrow(narrow) => narrow.memory(),
             Self::Cells(cells) => cells.capacity() * 8,
+        }
+    }
+}
+
+/// Gives an absent cell its value.
+fn write(cells: &mut Vec<f64>, row: usize, new: f64) {
+    match cells.get_mut(row) {
+        Some(cell) if is_absent(*cell) => *cell = new,
+        Some(_) => {}
+        None if is_absent(new) => {}
+        None => {
+            if cells.capacity() <= row {
+                cells.reserve_exact((row + 1).next_multiple_of(GROWTH) - cells.len());
+            }
+            cells.resize(row, ABSENT);
+            cells.push(new);
         }
     }
 }
@@ -168,14 +192,15 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Put(usize, u8),
+        Put(usize, u8, bool),
         Open(usize),
         Drop(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            6 => (0usize..40, 0u8..3).prop_map(|(row, value)| Step::Put(row, value)),
+            6 => (0usize..40, 0u8..3, proptest::bool::weighted(0.1))
+                .prop_map(|(row, value, wide)| Step::Put(row, value, wide)),
             1 => (0usize..40).prop_map(Step::Open),
             1 => (0usize..20).prop_map(Step::Drop),
         ]
@@ -188,8 +213,9 @@ mod tests {
             let (mut column, mut model) = (Column::EMPTY, vec![None; 200]);
             for step in steps {
                 match step {
-                    Step::Put(row, value) => {
-                        column.put(row, f64::from(value));
+                    Step::Put(row, value, wide) => {
+                        let value = f64::from(value) / if wide { 3.0 } else { 4.0 };
+                        column.put(row, value);
                         model[row].get_or_insert(value);
                     }
                     Step::Open(row) => {
@@ -203,7 +229,7 @@ mod tests {
                         model.resize(200, None);
                     }
                 }
-                let expected = model.iter().map(|cell| cell.map_or(ABSENT, f64::from).to_bits());
+                let expected = model.iter().map(|cell| cell.unwrap_or(ABSENT).to_bits());
                 let expected = expected.collect::<Vec<_>>();
                 let mut cells = Vec::new();
                 column.cells(0, 200, &mut cells);
@@ -222,8 +248,12 @@ mod tests {
         assert_eq!(column.heap(), 0);
         assert_eq!(column.constant(3, 150), Some(0.5));
         column.put(150, 0.75);
-        assert!(column.heap() >= 151 * 8);
+        assert!((151 * 4..151 * 5).contains(&column.heap()), "{}", column.heap());
+        column.put(151, 1.0 / 3.0);
+        assert!(column.heap() >= 152 * 8);
         column.drop_front(150);
-        assert_eq!(column, Column::Constant { value: 0.75, start: 0, end: 1 });
+        assert_eq!((column.get(0), column.get(1)), (0.75, 1.0 / 3.0));
+        column.drop_front(1);
+        assert_eq!(column, Column::Constant { value: 1.0 / 3.0, start: 0, end: 1 });
     }
 }

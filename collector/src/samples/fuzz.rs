@@ -45,7 +45,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [vec![1.0; 40], (0..40).map(f64::from).collect(), (0..40).map(|n| f64::from(n).sqrt()).collect()]
     {
         let mut seed = vec![3, 40, 0];
-        codec::encode_values(&values, &mut seed);
+        codec::encode_values(&values, codec::Effort::Sealing, &mut seed);
         seeds.push(seed);
     }
     let times: Vec<i64> = (0..40).map(|n| 1_790_000_000_000 + n * 10_000).collect();

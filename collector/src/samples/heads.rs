@@ -15,7 +15,7 @@ use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
-use super::block::{Packing, Sealing};
+use super::block::{self, Packing, Sealing};
 use super::blocks::{Block, BlockError, io_error, sync_dir, write_file};
 use super::bytes::{Malformed, Reader, put_varint, unzigzag, zigzag};
 use super::chunk::Chunk;
@@ -150,8 +150,10 @@ impl Heads {
             to: Timestamp::from_millis(last.saturating_add(1)),
         };
         let path = self.path(through);
-        if let Err(error) = write_file(&*self.disk, &path, window, Packing::Copied(hosts))
-            .and_then(|()| sync_dir(&*self.disk, &self.dir))
+        let pack =
+            |out: &mut _| block::write(window, Packing::Copied(hosts), out).map_err(io_error("write", &path));
+        if let Err(error) =
+            write_file(&*self.disk, &path, pack).and_then(|_| sync_dir(&*self.disk, &self.dir))
         {
             self.disk.remove(&path).ok(); // Best effort: the next start removes what is left.
             return Err(error);

@@ -376,7 +376,17 @@ impl Host {
                 }
                 values
             }
-            Column::Cells(_) => return false,
+            Column::Narrow(narrow) if high <= narrow.len() => {
+                scratch.clear();
+                narrow.cells(low, high, scratch);
+                let whole = !scratch.iter().any(|value| is_absent(*value));
+                if whole && low < high {
+                    visit(self.series.labels(slot), &self.open.times[low..high], scratch);
+                }
+                scratch.clear(); // It is no constant that the next series could take.
+                return whole;
+            }
+            Column::Cells(_) | Column::Narrow(_) => return false,
         };
         if low < high {
             visit(self.series.labels(slot), &self.open.times[low..high], values);

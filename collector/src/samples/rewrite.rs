@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::bytes::Malformed;
 use super::chunk::{CHUNK_ROWS_MAX, Chunk, ChunkBuilder};
-use super::codec::{ABSENT, is_absent};
+use super::codec::{ABSENT, Effort, is_absent};
 use super::host::Held;
 
 /// A host's chunks as a block has them.
@@ -20,6 +20,15 @@ pub(crate) struct Rewritten {
 
 /// Merges chunks, in the order in which they were written: the first value of a cell stays.
 pub(crate) fn rewrite(held: &[Held], id_of: impl Fn(u32) -> Option<u32>) -> Result<Rewritten, Malformed> {
+    merged(held, id_of, Effort::Sealing)
+}
+
+/// As `rewrite`, for chunks whose slots are their series' ids, packed for good.
+pub(crate) fn repack(held: &[Held]) -> Result<Rewritten, Malformed> {
+    merged(held, Some, Effort::Joining)
+}
+
+fn merged(held: &[Held], id_of: impl Fn(u32) -> Option<u32>, effort: Effort) -> Result<Rewritten, Malformed> {
     let times_of = held.iter().map(|held| held.chunk.head.times()).collect::<Result<Vec<_>, _>>()?;
     let mut times = times_of.iter().flatten().copied().collect::<Vec<_>>();
     times.sort_unstable();
@@ -33,7 +42,8 @@ pub(crate) fn rewrite(held: &[Held], id_of: impl Fn(u32) -> Option<u32>) -> Resu
             columns.entry(id).or_default().push((part, column));
         }
     }
-    let mut builders = times.chunks(CHUNK_ROWS_MAX).map(ChunkBuilder::new).collect::<Vec<_>>();
+    let mut builders =
+        times.chunks(CHUNK_ROWS_MAX).map(|times| ChunkBuilder::new(times).with(effort)).collect::<Vec<_>>();
     let mut cells = Vec::with_capacity(times.len());
     for (id, parts) in &columns {
         cells.clear();

@@ -65,14 +65,16 @@ pub(crate) struct Series {
     slots: Vec<Slot>,
     by_labels: HashMap<SeriesKey, u32>,
     by_metric: HashMap<Arc<str>, Vec<u32>>,
+    /// Whether the host has, or had, series that the target's labels do not go over; also if only blocks hold them.
+    pub(crate) some_complete: bool,
     /// Changes whenever a cached list of slots may have become wrong.
     generation: u64,
 }
 
 impl Series {
     pub(crate) fn new(target: Labels) -> Self {
-        let (slots, by_labels, by_metric) = Default::default();
-        Self { target, slots, by_labels, by_metric, generation: next_generation() }
+        let (slots, by_labels, by_metric, some_complete) = Default::default();
+        Self { target, slots, by_labels, by_metric, some_complete, generation: next_generation() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -111,6 +113,7 @@ impl Series {
         if let Some(slot) = self.slot(&key) {
             return slot;
         }
+        self.some_complete |= key.1;
         let slot = self.slots.len() as u32;
         let metric = key.0.pairs().iter().find(|(name, _)| &**name == METRIC_NAME);
         let metric = metric.map_or_else(|| Arc::from(""), |(_, metric)| Arc::clone(metric));
@@ -131,6 +134,11 @@ impl Series {
         read_as.get_or_init(|| resolve(labels, *complete, &self.target))
     }
 
+    /// Whether nothing of this host, wherever it is held, can match.
+    pub(crate) fn excluded(&self, wanted: &Wanted) -> bool {
+        !self.some_complete && wanted.excludes(&self.target)
+    }
+
     /// The slots that match.
     pub(crate) fn find(&self, wanted: &Wanted) -> Vec<u32> {
         let complete_only = wanted.excludes(&self.target);
@@ -146,7 +154,8 @@ impl Series {
 
     /// Keeps the slots that `keep` names and renumbers them in order. Gives the new number of each old slot.
     pub(crate) fn compact(&mut self, keep: impl Fn(u32) -> bool) -> Vec<Option<u32>> {
-        let old = std::mem::replace(self, Self::new(self.target.clone()));
+        let empty = Self { some_complete: self.some_complete, ..Self::new(self.target.clone()) };
+        let old = std::mem::replace(self, empty);
         old.slots
             .into_iter()
             .enumerate()
@@ -193,11 +202,21 @@ mod tests {
         ] {
             assert_eq!(find(&series, &equals), slots, "{equals:?}");
         }
+        let elsewhere = Wanted { equals: &[("instance", "z")], matches: &|_| true };
+        assert!(!series.excluded(&elsewhere), "a complete series may have any instance");
         let generation = series.generation();
         series.set_target(Labels::new([("instance", "c")]));
         assert_ne!(series.generation(), generation);
         assert_eq!(find(&series, &[("instance", "c")]), [0, 1, 2]);
         assert_eq!(series.compact(|slot| slot != 1), [Some(0), None, Some(1), Some(2)]);
         assert_eq!(find(&series, &[("__name__", "cpu")]), [1, 2]);
+        let mut plain = Series::new(Labels::new([("instance", "a")]));
+        plain.slot_or_insert((Labels::series("up", &[]), false));
+        assert!(plain.excluded(&elsewhere));
+        plain.compact(|_| true);
+        assert!(
+            plain.excluded(&elsewhere)
+                && !plain.excluded(&Wanted { equals: &[("instance", "a")], ..elsewhere })
+        );
     }
 }

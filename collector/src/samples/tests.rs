@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tocsin_promql::{Expr, Limits, Selector, Source, Value, instant};
-use tocsin_shared::disk::{Fault, MemoryDisk};
+use tocsin_shared::disk::{Fault, MemoryDisk, RecordingDisk};
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::STALE_NAN;
@@ -22,6 +22,7 @@ use super::*;
 use reading::same_latest;
 
 mod heads;
+mod joining;
 mod reading;
 mod sealing;
 

@@ -184,6 +184,9 @@ impl View<'_> {
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
         for (agent, host) in self.store.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            if host.series.excluded(wanted) {
+                continue;
+            }
             let slots = host.series.find(wanted);
             match self.store.blocks.overlapping(span).as_slice() {
                 [] => selection.memory(&host, &slots)?,
@@ -205,6 +208,9 @@ impl View<'_> {
         let mut latest = Latest::new(span, self.samples_max, &mut visit);
         for (agent, host) in self.store.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            if host.series.excluded(wanted) {
+                continue;
+            }
             let slots = host.series.find(wanted);
             match self.store.blocks.overlapping(span).as_slice() {
                 [] => latest.memory(&host, &slots)?,
@@ -220,6 +226,9 @@ impl View<'_> {
         let (span, mut found) = ((from.as_millis(), to.as_millis()), BTreeSet::new());
         for (agent, host) in self.store.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
+            if host.series.excluded(wanted) {
+                continue;
+            }
             let slots = host.series.find(wanted).into_iter().filter(|slot| host.reaches(*slot, span));
             found.extend(slots.map(|slot| host.series.labels(slot).clone()));
             for block in self.store.blocks.overlapping(span) {

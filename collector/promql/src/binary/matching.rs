@@ -7,7 +7,7 @@ use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::sample::is_stale;
 
 use super::{changes_meaning, elements, reads_names};
-use crate::eval::{ABSENT, Block, Doubt, EvalError};
+use crate::eval::{ABSENT, Block, Doubt, EvalError, Side};
 use crate::labelling::{Filter, Index};
 use crate::plan::{Binary, Many};
 
@@ -27,7 +27,7 @@ pub(super) fn combine(
     }
     let mut index = Index::new(&node.matching);
     let ones = Chains::new(one.labels.iter().map(|labels| index.find_or_add(labels)));
-    refuse_twice_in_one(&many, &one, &ones)?;
+    refuse_twice_in_one(node, (&many, &one), &ones)?;
     let groups: Vec<Option<usize>> = many.labels.iter().map(|labels| index.find(labels)).collect();
     if node.many == Many::Neither {
         refuse_twice_in_many(&many, &one, &ones, &groups)?;
@@ -113,7 +113,7 @@ impl Chains {
 }
 
 /// The "one" side may have several rows of a match only at different steps.
-fn refuse_twice_in_one(many: &Block, one: &Block, ones: &Chains) -> Result<(), EvalError> {
+fn refuse_twice_in_one(node: &Binary, (many, one): (&Block, &Block), ones: &Chains) -> Result<(), EvalError> {
     if !ones.chained {
         return Ok(());
     }
@@ -125,7 +125,9 @@ fn refuse_twice_in_one(many: &Block, one: &Block, ones: &Chains) -> Result<(), E
             let mut present = ones.members(group).filter(|at| !is_stale(one.row(*at)[step]));
             if let (Some(second), Some(first)) = (present.next(), present.next()) {
                 let (first, second) = (one.labels[first].clone(), one.labels[second].clone());
-                return Err(EvalError::ManyToMany { first, second });
+                let group = node.matching.project(&first);
+                let side = if node.many == Many::Right { Side::Left } else { Side::Right };
+                return Err(EvalError::ManyToMany { first, second, group, side });
             }
         }
     }

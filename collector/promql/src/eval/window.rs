@@ -1,13 +1,12 @@
 //! Reading samples: instant selectors look back, windows slide. Every series is read once and walked once.
 
-use std::cell::Cell;
-
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::{Sample, is_stale};
 use tocsin_shared::time::Timestamp;
 
 use super::walk::{Evaluator, Grid};
 use super::{ABSENT, Block, EvalError, Scalars, SeriesPoints};
+use crate::functions::rate::{Growth, Reach};
 use crate::functions::window::{self, Samples};
 use crate::places::Place;
 use crate::plan::{Fetch, Node, Window, WindowFunction, WindowInput};
@@ -92,26 +91,24 @@ impl Evaluator<'_> {
         for step in 0..grid.count {
             window::check(function, |at| parameters[at].at(step))?;
         }
-        let is_rate =
-            self.notes.listens() && matches!(function, WindowFunction::Rate | WindowFunction::Increase);
+        let growth = function.growth();
+        let is_rate = self.notes.listens() && growth.is_some_and(|growth| growth.counter);
         let mut block = Block::new(grid.count);
+        let mut rows = WindowRows::new(window.range, growth);
         self.each_series(window, grid, &mut |labels, times, values| {
-            let first_end = self.look(window.shift, grid.start);
-            let mut high = times.partition_point(|time| *time <= first_end);
-            let first_start = first_end.saturating_sub(window.range);
-            let mut low = times[..high].partition_point(|time| *time <= first_start);
-            let visits = Cell::new(0);
-            let row = (0..grid.count).map(|step| {
-                let end = self.look(window.shift, grid.at(step));
+            let ends = |step| self.look(window.shift, grid.at(step));
+            rows.find(times, (0..grid.count).map(ends));
+            let falls = || values.windows(2).any(|pair| pair[1] < pair[0]);
+            let monotonic = growth.is_some_and(|growth| growth.counter) && !falls();
+            let row = rows.windows.iter().enumerate().map(|(step, rows)| {
+                let InWindow { low, high, reach } = rows;
+                let (times, values) = (&times[*low..*high], &values[*low..*high]);
+                if let Some(growth) = growth {
+                    let grown = reach.map(|reach| reach.growth(values, growth.counter, monotonic));
+                    return grown.unwrap_or(ABSENT);
+                }
+                let end = ends(step);
                 let start = end.saturating_sub(window.range);
-                while high < times.len() && times[high] <= end {
-                    high += 1;
-                }
-                while low < high && times[low] <= start {
-                    low += 1;
-                }
-                visits.set(visits.get() + (high - low) as u64);
-                let (times, values) = (&times[low..high], &values[low..high]);
                 let samples = Samples { times, values, start, end, now: grid.at(step) };
                 window::apply(function, samples, |at| parameters[at].at(step)).unwrap_or(ABSENT)
             });
@@ -121,7 +118,7 @@ impl Evaluator<'_> {
                 self.notes.rate_of(labels.metric(), place);
             }
             self.charge(grid.count)?;
-            self.charge_visits(visits.get())?;
+            self.charge_visits(rows.visits)?;
             self.check_series(block.len())
         })?;
         Ok(block)
@@ -218,6 +215,48 @@ fn keep(
     for (time, value) in times.zip(values).filter(|(_, value)| !is_stale(**value)) {
         kept_times.push(time);
         kept_values.push(*value);
+    }
+}
+
+/// The rows of the windows of all steps. Series of one host have the same times, which are then not looked at again.
+struct WindowRows {
+    range: i64,
+    growth: Option<Growth>,
+    times: Vec<i64>,
+    windows: Vec<InWindow>,
+    /// Rows of all windows together.
+    visits: u64,
+}
+
+/// The rows of one window, from `low` up to `high`, and how growth over them is stretched, if it is asked for.
+struct InWindow {
+    low: usize,
+    high: usize,
+    reach: Option<Reach>,
+}
+
+impl WindowRows {
+    fn new(range: i64, growth: Option<Growth>) -> Self {
+        Self { range, growth, times: Vec::new(), windows: Vec::new(), visits: 0 }
+    }
+
+    /// Finds them for windows that end at `ends`, ascending, and are open on the left.
+    fn find(&mut self, times: &[i64], ends: impl Iterator<Item = i64>) {
+        if !self.windows.is_empty() && self.times == times {
+            return;
+        }
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        self.windows.clear();
+        let (range, growth, mut low, mut high) = (self.range, self.growth, 0, 0);
+        self.windows.extend(ends.map(|end| {
+            let start = end.saturating_sub(range);
+            high += times[high..].partition_point(|time| *time <= end);
+            low += times[low..high].partition_point(|time| *time <= start);
+            let reach = growth.and_then(|growth| Reach::of(&times[low..high], (start, end), growth));
+            InWindow { low, high, reach }
+        }));
+        self.visits = self.windows.iter().map(|rows| (rows.high - rows.low) as u64).sum();
     }
 }
 

@@ -79,12 +79,15 @@ fn of_each(
     result.merge_same()
 }
 
+/// The group of labels, the name, the rows.
+type Found<'a> = (usize, &'a str, Vec<(f64, usize)>);
+
 fn histograms(block: &Block, scope: &Scope<'_>) -> Vec<Histogram> {
     let filter = Filter::AllBut([BUCKET.into()].into());
     let mut index = Index::new(&filter);
     // The filter sees no names, and histograms of two names are two.
     let mut places: HashMap<(usize, &str), usize> = HashMap::new();
-    let mut found: Vec<(usize, &str, Vec<(f64, usize)>)> = Vec::new();
+    let mut found: Vec<Found<'_>> = Vec::new();
     for (at, labels) in block.labels.iter().enumerate() {
         let label = labels.get(BUCKET).unwrap_or("");
         let Some(upper) = parse_bound(label) else {

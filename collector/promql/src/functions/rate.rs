@@ -9,44 +9,62 @@ use crate::sums::Sum;
 /// A gap to the window's end longer than this many sample intervals means that the series began or ended inside.
 const NEAR_INTERVALS: f64 = 1.1;
 
-pub(crate) fn rate(samples: Samples<'_>) -> Option<f64> {
-    extrapolated(samples, true, true)
+/// What growth is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// It starts again from zero wherever it falls.
+    pub(crate) counter: bool,
+    pub(crate) per_second: bool,
 }
 
-pub(crate) fn increase(samples: Samples<'_>) -> Option<f64> {
-    extrapolated(samples, true, false)
+/// How far growth is stretched from the samples to their window's ends: what depends on times alone, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// What growth is divided by in the end.
+    range: f64,
+    /// By what growth is multiplied if it reaches all the way to the start.
+    factor: f64,
 }
 
-pub(crate) fn delta(samples: Samples<'_>) -> Option<f64> {
-    extrapolated(samples, false, false)
-}
+impl Reach {
+    /// For samples at `times` in the window (start, end]; two of them at least.
+    pub(crate) fn of(times: &[i64], (start, end): (i64, i64), growth: Growth) -> Option<Self> {
+        let ([first, .., last], true) = (times, times.len() >= 2) else { return None };
+        let seconds = |from: i64, to: i64| to.saturating_sub(from) as f64 / 1000.0;
+        let sampled = seconds(*first, *last);
+        let interval = sampled / (times.len() - 1) as f64;
+        let reach = |gap: f64| if interval * NEAR_INTERVALS <= gap { interval / 2.0 } else { gap };
+        let (to_start, to_end) = (reach(seconds(start, *first)), reach(seconds(*last, end)));
+        let range = if growth.per_second { seconds(start, end) } else { 1.0 };
+        let whole = Self { sampled, to_start, to_end, range, factor: 0.0 };
+        Some(Self { factor: whole.stretched(to_start), ..whole })
+    }
 
-fn extrapolated(samples: Samples<'_>, counter: bool, per_second: bool) -> Option<f64> {
-    let Samples { times, values, start, end, .. } = samples;
-    let (first, last) = (*values.first()?, *values.last()?);
-    let (first_time, last_time) = (*times.first()?, *times.last()?);
-    if values.len() < 2 {
-        return None;
+    fn stretched(&self, to_start: f64) -> f64 {
+        (self.sampled + to_start + self.to_end) / self.sampled / self.range
     }
-    let mut growth = last - first;
-    if counter {
-        // After a reset a counter counts from zero, so what it had reached is added.
-        growth += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+
+    /// The growth of these values, stretched. `monotonic`: known not to fall anywhere.
+    pub(crate) fn growth(&self, values: &[f64], counter: bool, monotonic: bool) -> f64 {
+        let (first, last) = (values[0], values[values.len() - 1]);
+        let mut growth = last - first;
+        if counter && !monotonic {
+            // After a reset a counter counts from zero, so what it had reached is added.
+            growth += values.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+        }
+        if growth == 0.0 {
+            return growth; // Much of a host stands still.
+        }
+        let to_zero = if counter && 0.0 < growth && 0.0 <= first {
+            self.sampled * (first / growth)
+        } else {
+            f64::INFINITY
+        };
+        growth * if to_zero < self.to_start { self.stretched(to_zero) } else { self.factor }
     }
-    let seconds = |from: i64, to: i64| to.saturating_sub(from) as f64 / 1000.0;
-    let sampled = seconds(first_time, last_time);
-    let interval = sampled / (values.len() - 1) as f64;
-    let reach = |gap: f64| if interval * NEAR_INTERVALS <= gap { interval / 2.0 } else { gap };
-    let mut to_start = reach(seconds(start, first_time));
-    if counter && 0.0 < growth && 0.0 <= first {
-        to_start = to_start.min(sampled * (first / growth));
-    }
-    let to_end = reach(seconds(last_time, end));
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if per_second {
-        factor /= seconds(start, end);
-    }
-    Some(growth * factor)
 }
 
 /// The per-second rate between the last two samples of a counter.
@@ -114,6 +132,17 @@ mod tests {
         Samples { times, values, start: 0, end: end * 1000, now: end * 1000 }
     }
 
+    const RATE: Growth = Growth { counter: true, per_second: true };
+    const INCREASE: Growth = Growth { counter: true, per_second: false };
+
+    fn extrapolated(samples: Samples<'_>, growth: Growth) -> Option<f64> {
+        let reach = Reach::of(samples.times, (samples.start, samples.end), growth)?;
+        let falls = samples.values.windows(2).any(|pair| pair[1] < pair[0]);
+        let grown = reach.growth(samples.values, growth.counter, false);
+        assert!(falls || grown.to_bits() == reach.growth(samples.values, growth.counter, true).to_bits());
+        Some(grown)
+    }
+
     // Cases: R6
     #[test]
     fn growth_is_extrapolated_to_the_ends_and_survives_resets() {
@@ -126,7 +155,7 @@ mod tests {
             (vec![100.0, 110.0, 120.0], 90, Some(35.0), "half an interval beyond the last sample"),
         ] {
             let mut times = Vec::new();
-            let got = increase(samples(&mut times, &values, end));
+            let got = extrapolated(samples(&mut times, &values, end), INCREASE);
             match (got, expected) {
                 (Some(got), Some(expected)) => assert!((got - expected).abs() < 1e-9, "{why}: {got}"),
                 (got, expected) => assert_eq!(got, expected, "{why}"),
@@ -147,7 +176,7 @@ mod tests {
             let times: Vec<i64> = steps.iter().take(values.len()).map(|step| { now += step; now }).collect();
             let end = now + after;
             let samples = Samples { times: &times, values: &values, start: 0, end, now: end };
-            for (name, growth) in [("rate", rate(samples)), ("increase", increase(samples)), ("irate", irate(samples))] {
+            for (name, growth) in [("rate", extrapolated(samples, RATE)), ("increase", extrapolated(samples, INCREASE)), ("irate", irate(samples))] {
                 let growth = growth.unwrap();
                 proptest::prop_assert!(growth >= 0.0, "{} is {} of {:?}", name, growth, values);
             }

@@ -1,6 +1,6 @@
 //! Functions of a window of samples: `…_over_time` and their kin. What follows a counter or a slope is in `rate`.
 
-use super::rate;
+use super::rate::{self, Reach};
 use crate::eval::EvalError;
 use crate::plan::WindowFunction;
 use crate::sums::{Mean, Spread, Sum, quantile};
@@ -37,13 +37,14 @@ pub(crate) fn apply(
     samples: Samples<'_>,
     parameter: impl Fn(usize) -> f64,
 ) -> Option<f64> {
-    let Samples { times, values, now, .. } = samples;
+    let Samples { times, values, start, end, now } = samples;
     let (first, last) = (*values.first()?, *values.last()?);
     let seconds = |at: usize| times[at] as f64 / 1000.0;
     Some(match function {
-        WindowFunction::Rate => return rate::rate(samples),
-        WindowFunction::Increase => return rate::increase(samples),
-        WindowFunction::Delta => return rate::delta(samples),
+        WindowFunction::Rate | WindowFunction::Increase | WindowFunction::Delta => {
+            let growth = function.growth()?;
+            return Some(Reach::of(times, (start, end), growth)?.growth(values, growth.counter, false));
+        }
         WindowFunction::Irate => return rate::irate(samples),
         WindowFunction::Idelta => return rate::idelta(samples),
         WindowFunction::Deriv => rate::line(samples, times[0])?.slope,

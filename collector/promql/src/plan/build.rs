@@ -182,9 +182,7 @@ impl Builder {
         let BinModifier { card, matching, return_bool, fill_values } =
             parsed.modifier.as_ref().unwrap_or(&default);
         if fill_values.lhs.is_some() || fill_values.rhs.is_some() {
-            return Err(ParseError::Unsupported(
-                "fill modifiers are experimental and not supported".to_owned(),
-            ));
+            return Err(ParseError::Experimental("the fill modifier".to_owned()));
         }
         let (left, right) = (self.node(&parsed.lhs)?, self.node(&parsed.rhs)?);
         for node in [&left, &right] {
@@ -237,15 +235,14 @@ impl Builder {
             "quantile" => (AggregateFunction::Quantile, scalar()?),
             "count_values" => match parsed.param.as_deref().map(strip) {
                 Some(Parsed::StringLiteral(text)) => {
-                    (AggregateFunction::CountValues(call::label_name(&text.val)?), None)
+                    (AggregateFunction::CountValues(call::label_name(self, &text.val)?), None)
                 }
                 _ => {
                     return Err(ParseError::Argument("count_values wants a label name in quotes".to_owned()));
                 }
             },
             _ => {
-                let what = format!("the aggregation {name} is experimental and not supported");
-                return Err(ParseError::Unsupported(what));
+                return Err(ParseError::Experimental(format!("the aggregation {name}")));
             }
         };
         let input = self.typed(&parsed.expr, Kind::Vector, &name)?;

@@ -118,11 +118,11 @@ pub(super) const EXPERIMENTAL: [&str; 13] = [
 ];
 
 fn refusal(name: &str) -> ParseError {
-    ParseError::Unsupported(if name.starts_with("histogram_") {
-        format!("native histograms are not supported, and {name}() is for them")
-    } else {
-        format!("the function {name}() is experimental and not supported")
-    })
+    match name {
+        "histogram_quantiles" => ParseError::Experimental(format!("the function {name}()")),
+        name if name.starts_with("histogram_") => ParseError::NativeHistograms(name.to_owned()),
+        name => ParseError::Experimental(format!("the function {name}()")),
+    }
 }
 
 fn each(function: EachFunction, input: Node, parameters: Vec<Node>) -> Node {
@@ -211,9 +211,10 @@ fn text<'a>(arguments: &[&'a Parsed], at: usize, name: &str) -> Result<&'a str, 
 }
 
 /// A label name: any text that is not empty, as Prometheus 3 allows.
-pub(super) fn label_name(name: &str) -> Result<Box<str>, ParseError> {
+pub(super) fn label_name(builder: &Builder, name: &str) -> Result<Box<str>, ParseError> {
     if name.is_empty() || name.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(ParseError::Argument(format!("invalid label name {name:?}")));
+        let written = builder.places.written(name);
+        return Err(ParseError::Argument(format!("invalid label name {written}")));
     }
     Ok(name.into())
 }
@@ -221,7 +222,7 @@ pub(super) fn label_name(name: &str) -> Result<Box<str>, ParseError> {
 fn replace(builder: &mut Builder, arguments: &[&Parsed]) -> Result<Node, ParseError> {
     let name = "label_replace";
     let input = builder.typed(argument(arguments, 0, name)?, Kind::Vector, name)?;
-    let target = label_name(text(arguments, 1, name)?)?;
+    let target = label_name(builder, text(arguments, 1, name)?)?;
     let replacement = text(arguments, 2, name)?.into();
     let source = text(arguments, 3, name)?.into();
     let pattern = anchored(text(arguments, 4, name)?)?;
@@ -231,7 +232,7 @@ fn replace(builder: &mut Builder, arguments: &[&Parsed]) -> Result<Node, ParseEr
 fn join(builder: &mut Builder, arguments: &[&Parsed]) -> Result<Node, ParseError> {
     let name = "label_join";
     let input = builder.typed(argument(arguments, 0, name)?, Kind::Vector, name)?;
-    let target = label_name(text(arguments, 1, name)?)?;
+    let target = label_name(builder, text(arguments, 1, name)?)?;
     let separator = text(arguments, 2, name)?.into();
     let sources = (3..arguments.len()).map(|at| text(arguments, at, name).map(Box::from));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tocsin_promql::{Answer, Element, Expr, Limits, Options, SeriesPoints, Value};
+use tocsin_promql::{Answer, Element, Expr, Options, SeriesPoints, Value};
 use tocsin_proto::pb;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
@@ -12,6 +12,7 @@ use super::delta::Notes;
 use super::messages::{RangeMessages, element_out, series_out};
 use super::patience::Ended;
 use super::reason::{self, BAD_QUERY, TOO_MANY_POINTS};
+use crate::ask;
 use crate::samples::Store;
 
 /// Points in one answer, some 70 MB: beyond it nobody looks, and everybody waits.
@@ -55,13 +56,9 @@ pub(super) fn elements(
 }
 
 fn value(store: &Store, expr: &Expr, at: Timestamp, ended: &Ended) -> Result<(Value, Notes), Status> {
-    let limits = Limits::default();
-    let view = store.view().with_samples_max(limits.samples);
-    let options = Options { limits, stop: &|| ended.is(), ..Options::default() };
-    let answer = tocsin_promql::instant_with(expr, &view, at, &options);
-    // A selection that failed is the cause of whatever else is wrong.
-    view.take_error().map_or(Ok(()), |error| Err(reason::unreadable(&error)))?;
-    let Answer { value, annotations } = answer.map_err(|error| reason::refused(&error))?;
+    let options = Options { stop: &|| ended.is(), ..Options::default() };
+    let answer = ask::instant(store, expr, at, &options);
+    let Answer { value, annotations } = answer.map_err(|error| reason::unanswered(&error))?;
     Ok((value, annotations.into()))
 }
 
@@ -72,13 +69,10 @@ pub(super) fn range(
     steps: Steps,
     ended: &Ended,
 ) -> Result<RangeMessages, Status> {
-    let limits = Limits::default();
     let Steps { start, end, step } = steps;
-    let view = store.view().with_samples_max(limits.samples);
-    let options = Options { limits, stop: &|| ended.is(), ..Options::default() };
-    let answer = tocsin_promql::range_with(expr, &view, (start, end), step, &options);
-    view.take_error().map_or(Ok(()), |error| Err(reason::unreadable(&error)))?;
-    let Answer { value: series, annotations } = answer.map_err(|error| reason::refused(&error))?;
+    let options = Options { stop: &|| ended.is(), ..Options::default() };
+    let answer = ask::range(store, expr, (start, end), step, &options);
+    let Answer { value: series, annotations } = answer.map_err(|error| reason::unanswered(&error))?;
     check_points(points(&series))?;
     Ok(RangeMessages::new(series, annotations.into()))
 }

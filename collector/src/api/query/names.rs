@@ -5,26 +5,17 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::Duration;
 
-use promql_parser::parser::Expr as Parsed;
-use tocsin_promql::{Expr, MatchOp, Selector};
+use tocsin_promql::Selector;
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::Timestamp;
 
 use super::patience::Ended;
+use crate::ask;
 use crate::clock::now;
-use crate::samples::{Store, Wanted};
+use crate::samples::Store;
 
 /// How far back names are looked for: what a dashboard offers should still be there.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
-
-/// Reads a selector, and nothing but a selector.
-pub(super) fn selector(text: &str) -> Result<Selector, String> {
-    let expr = Expr::parse(text).map_err(|error| error.to_string())?;
-    match (promql_parser::parser::parse(text)?, expr.selectors()) {
-        (Parsed::VectorSelector(_), [selector]) => Ok(selector.clone()),
-        _ => Err("series are selected by a selector alone: up{job=\"node\"}".to_owned()),
-    }
-}
 
 /// Which series: those that any of the selectors selects, or all without any, with samples in the span.
 #[derive(Clone, Debug)]
@@ -47,18 +38,15 @@ impl Of {
         Self { selectors, span }
     }
 
+    /// The series that are being sent.
+    pub(super) fn sent() -> Self {
+        // After all blocks: such a span selects what is in memory.
+        Self { selectors: Vec::new(), span: (Timestamp::from_millis(i64::MAX - 1), Timestamp::MAX) }
+    }
+
     /// Asks for the series; `take` gives whether to list one.
     fn ask(&self, store: &Store, ended: &Ended, take: impl Fn(&Labels) -> bool) -> Vec<Labels> {
-        let matches = |labels: &Labels| {
-            !ended.is()
-                && (self.selectors.is_empty() || self.selectors.iter().any(|one| one.matches(labels)))
-                && take(labels)
-        };
-        // What all must have narrows the search: with several selectors that is nothing.
-        let only = if let [only] = &*self.selectors { &*only.matchers } else { &[] };
-        let equal = only.iter().filter(|m| m.op == MatchOp::Equal && !m.value.is_empty());
-        let equals: Vec<(&str, &str)> = equal.map(|matcher| (&*matcher.name, &*matcher.value)).collect();
-        store.view().series(&Wanted { equals: &equals, matches: &matches }, self.span)
+        ask::series(store, &self.selectors, self.span, |labels| !ended.is() && take(labels))
     }
 }
 

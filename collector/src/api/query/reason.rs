@@ -7,6 +7,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::super::refusal;
+use crate::ask::AskError;
 use crate::samples::SelectError;
 
 const REASON: &str = "tocsin-reason";
@@ -49,6 +50,14 @@ pub(super) fn invalid(reason: &'static str, why: impl ToString) -> Status {
 pub(super) fn because(reason: &'static str, mut given: Status) -> Status {
     given.metadata_mut().insert(REASON, MetadataValue::from_static(reason));
     given
+}
+
+/// Why a query has no answer.
+pub(super) fn unanswered(error: &AskError) -> Status {
+    match error {
+        AskError::Refused(error) => refused(error),
+        AskError::Unreadable(error) => unreadable(error),
+    }
 }
 
 /// Why an evaluation has no result.

@@ -22,7 +22,7 @@ use crate::evaluate::plan::Plan;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows::{self, Batch, Found, Table, TakenRow};
 use crate::rules::RuleSet;
-use crate::samples::WINDOW;
+use crate::samples::{DAY, WINDOW, Window};
 use crate::state::Defaults;
 use crate::state::testing::agent;
 
@@ -122,7 +122,8 @@ fn values(seq: u64) -> [f64; 2] {
     [seq as f64, seq as f64 + 0.5]
 }
 
-/// Rows, head files, late rows, sealing, retention; what was acknowledged when, and what retention may have taken.
+/// Rows, head files, late rows, sealing, joining, retention; what was acknowledged when, and what retention may have
+/// taken.
 async fn history(disk: &RecordingDisk) -> (Vec<(usize, u64, i64)>, usize) {
     let window = WINDOW.as_secs() as i64;
     let bench = start(Arc::new(disk.clone()));
@@ -146,9 +147,18 @@ async fn history(disk: &RecordingDisk) -> (Vec<(usize, u64, i64)>, usize) {
     bench.keeping.seal(at(window)).await;
     rows(&[2 * window + 10]).await;
     bench.keeping.seal(at(2 * window)).await;
+    let day = DAY.as_secs() as i64;
+    let joined = bench.keeping.samples.join(at(day), u64::MAX, &|| true).unwrap();
+    assert_eq!(joined.unwrap().window, Window::of(at(0)).day());
+    bench.keeping.record_blocks().await;
+    rows(&[45]).await; // Late for a day that is joined.
+    bench.keeping.seal(at(2 * window)).await;
     let retained = disk.position();
-    let now = at(4 * window);
+    let now = at(day + 2 * window);
+    assert_eq!(bench.keeping.samples.blocks().len(), 2);
     bench.keeping.samples.retain(now, WINDOW.saturating_mul(2), u64::MAX).unwrap();
+    bench.keeping.record_blocks().await;
+    assert_eq!(bench.keeping.ledger.read(|state| state.sealed().blocks.len()).await.unwrap(), 0);
     bench.stop().await;
     (acknowledged, retained)
 }

@@ -123,11 +123,11 @@ fn a_block_of_a_newer_format_is_refused_and_left_alone() {
     drop(store);
     let path = dir.path().join("blocks").join(entry.name);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     fs::write(&path, &bytes).unwrap();
     let (_, aside) = Store::open(dir.path()).unwrap();
     assert!(
-        matches!(aside.as_slice(), [SetAside { error: BlockError::Newer { format: 2, .. }, .. }]),
+        matches!(aside.as_slice(), [SetAside { error: BlockError::Newer { format: 3, .. }, .. }]),
         "{aside:?}"
     );
     assert_eq!(fs::read(&path).unwrap(), bytes);
