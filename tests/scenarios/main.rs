@@ -3,6 +3,7 @@
 
 mod authority;
 mod clock;
+mod differential;
 mod disk_agent;
 mod disk_collector;
 mod errors;
@@ -16,8 +17,10 @@ mod journal;
 mod kills;
 mod lives;
 mod network;
+mod receive;
 mod restart;
 mod scarce;
+mod web;
 
 /// The rule that the scenarios break and mend: a text file of the host says how it stands.
 const RULES: &str = r#"

@@ -283,6 +283,13 @@ async fn ready(dir: &Path, collector: &mut Process) -> anyhow::Result<(Addresses
 fn with_more(usual: &str, more: &str) -> String {
     let sections = if more.starts_with('[') { 0 } else { more.find("\n[").map_or(more.len(), |at| at + 1) };
     let (top, sections) = more.split_at(sections);
+    // Where the collector listens is written already: a test's lines go below it.
+    let listen = "[listen]\n";
+    let (own, sections) = match sections.strip_prefix(listen) {
+        Some(rest) => rest.split_at(rest.find("\n[").map_or(rest.len(), |at| at + 1)),
+        None => ("", sections),
+    };
+    let usual = &usual.replacen(listen, &format!("{listen}{own}"), 1);
     let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
     let replaced = |line: &&str| !top.lines().any(|mine| key(mine) == key(line));
     let usual: String = usual.lines().filter(replaced).map(|line| format!("{line}\n")).collect();

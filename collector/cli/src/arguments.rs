@@ -475,9 +475,11 @@ pub enum PrincipalCommand {
 Examples:
   tocsin principal create anna --role responder
   tocsin principal create pager --role consumer --ttl 90d
+  tocsin principal create prometheus --role writer
 
 Roles: viewer reads; responder also acknowledges, notes, resolves and reads job output; operator also labels and
-retires hosts and reloads rules; admin does everything; consumer follows the feed as itself and nothing else.")]
+retires hosts and reloads rules; admin does everything; consumer follows the feed as itself and nothing else;
+writer pushes samples, by Prometheus remote write or OTLP, and nothing else.")]
     Create {
         /// Its name, as it stands in the history of all it does
         name: String,

@@ -97,6 +97,24 @@ fn selectors_have_dense_ids_in_order_and_match_labels() {
 }
 
 #[test]
+fn a_query_is_laid_out_in_one_form_and_stays_the_same_query() {
+    for (text, expected) in [
+        (" sum( a )by( b ) ", "sum by (b) (a)"),
+        ("Inf + -Inf + a{b=\"Inf\"} > +Inf", "+Inf + -Inf + a{b=\"Inf\"} > +Inf"),
+        ("{\"a.b\", c=\"d\"}", "{__name__=\"a.b\",c=\"d\"}"),
+        ("sum by (\"a.b\") (c)", "sum by (\"a.b\") (c)"),
+        ("a @ -5", "a @ -5"),
+        ("1_000", "1000"),
+        ("a # why", "a"),
+    ] {
+        let laid_out = tocsin_promql::format(text).unwrap();
+        assert_eq!(laid_out, expected, "{text}");
+        assert_eq!(tocsin_promql::format(&laid_out).unwrap(), laid_out, "{text}");
+    }
+    assert!(tocsin_promql::format("sum(").is_err());
+}
+
+#[test]
 fn what_is_not_supported_or_makes_no_sense_is_refused_at_parse_time() {
     for (text, part) in [
         ("", "empty"),

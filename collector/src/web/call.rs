@@ -75,7 +75,10 @@ pub(super) async fn run<T: Send + 'static>(
     let place = place.map_err(|_| Failure::new(Kind::Timeout, "query timed out in query queue"))?;
     let place = place.map_err(|full| Failure::new(Kind::TooMany, full.message()))?;
     let (samples, ends) = (api.samples.clone(), ended.clone());
-    let running = blocking(move || work(&samples, &ends).map(|done| (done, place)));
+    let running = blocking(move || match ends.is() {
+        true => Err(ends.failure()),
+        false => work(&samples, &ends).map(|done| (done, place)),
+    });
     let left = ended.until.saturating_duration_since(Instant::now()) + GRACE;
     match tokio::time::timeout(left, running).await {
         Ok(done) => done.map_err(refused)?,

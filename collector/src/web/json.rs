@@ -115,6 +115,22 @@ impl Json {
         self
     }
 
+    /// Milliseconds as a scalar and a text have them: the shortest number of seconds.
+    pub(super) fn short_time(&mut self, millis: i64) -> &mut Self {
+        self.number(millis as f64 / 1_000.0)
+    }
+
+    /// A scalar: `[1435781451.78,"1"]`; its value never has an exponent.
+    pub(super) fn scalar(&mut self, millis: i64, value: f64) -> &mut Self {
+        self.raw("[").short_time(millis).raw(",\"");
+        if value.is_finite() {
+            self.raw(&value.to_string());
+        } else {
+            write_float(&mut self.0, value);
+        }
+        self.raw("\"]")
+    }
+
     /// A sample: `[1435781451.781,"1"]`.
     pub(super) fn sample(&mut self, millis: i64, value: f64) -> &mut Self {
         self.0.push(b'[');
@@ -207,11 +223,17 @@ mod tests {
             json.time(millis).raw(" ");
         }
         json.labels(&Labels::series("up", &[("job", "node"), ("A", "1")])).raw(" ");
-        json.sample(1_435_781_451_781, 1.0).raw(" ").number(f64::NAN).raw(" ").texts(["a", "b"]);
+        json.sample(1_435_781_451_781, 1.0)
+            .raw(" ")
+            .scalar(1_500, 1e-7)
+            .raw(" ")
+            .number(f64::NAN)
+            .raw(" ")
+            .texts(["a", "b"]);
         let expected = concat!(
             "\"a\\\"\\\\\\n\\r\\t\\u0001é\u{2028}\" ",
             "1435781451.781 1435781451 0.005 0.050 0.500 -1.500 0 ",
-            r#"{"A":"1","__name__":"up","job":"node"} [1435781451.781,"1"] 0 ["a","b"]"#,
+            r#"{"A":"1","__name__":"up","job":"node"} [1435781451.781,"1"] [1.5,"0.0000001"] 0 ["a","b"]"#,
         );
         assert_eq!(String::from_utf8(json.into_bytes()).unwrap(), expected);
     }

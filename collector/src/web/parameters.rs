@@ -85,7 +85,13 @@ impl Asked {
 
     /// A time; `absent` where there is none.
     pub(super) fn time(&self, name: &str, absent: Timestamp) -> Result<Timestamp, Failure> {
-        self.first(name).map_or(Ok(absent), |text| time(text).map_err(|why| invalid(name, why)))
+        let wrong = |why| invalid(name, format!("Invalid time value for '{name}': {why}"));
+        self.first(name).map_or(Ok(absent), |text| time(text).map_err(wrong))
+    }
+
+    /// A time that must be there.
+    pub(super) fn needed_time(&self, name: &str) -> Result<Timestamp, Failure> {
+        time(self.first(name).unwrap_or("")).map_err(|why| invalid(name, why))
     }
 
     /// A span of time, if it is there.
@@ -227,7 +233,10 @@ mod tests {
             Asked::read(Request::builder().uri(url).body(axum::body::Body::empty()).unwrap()).await.unwrap();
         let now = Timestamp::from_millis(0);
         for (failure, text) in [
-            (asked.time("time", now).unwrap_err(), "\"time\": cannot parse \"soon\" to a valid timestamp"),
+            (
+                asked.time("time", now).unwrap_err(),
+                "\"time\": Invalid time value for 'time': cannot parse \"soon\" to a valid timestamp",
+            ),
             (asked.span("step").unwrap_err(), "\"step\": cannot parse \"1x\" to a valid duration"),
             (asked.limit("limit").unwrap_err(), "\"limit\": limit must be non-negative"),
             (asked.limit("most").unwrap_err(), "\"most\": \"a\" is not a number"),

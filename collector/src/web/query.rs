@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tocsin_promql::{Annotations, Answer, Expr, LOOK_BACK, Options, SeriesPoints, Value};
+use tocsin_promql::{Annotations, Answer, Expr, LOOK_BACK, Limits, Options, SeriesPoints, Value};
 use tocsin_shared::time::Timestamp;
 
 use super::answer;
@@ -17,7 +17,7 @@ use crate::ask;
 use crate::clock::now;
 
 /// Steps of a range: a point for each pixel of a large screen.
-const STEPS_MAX: u128 = 11_000;
+const STEPS_MAX: u32 = 11_000;
 /// How far a look-back may reach: a day is what people take for slow series.
 const LOOK_BACK_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Bytes that a point and a series with its labels take; a first guess, so that the body seldom moves.
@@ -56,7 +56,8 @@ pub(super) async fn range(State(api): State<Api>, request: Request) -> Result<Re
     let work = move |store: &_, ended: &call::Ended| {
         let begun = Instant::now();
         let stop = || ended.is();
-        let options = Options { look_back: wish.look_back, stop: &stop, ..Options::default() };
+        let limits = Limits { steps: STEPS_MAX as usize + 1, ..Limits::default() };
+        let options = Options { limits, look_back: wish.look_back, stop: &stop };
         let answer = ask::range(store, &expr, span, step, &options);
         let Answer { value: mut series, mut annotations } =
             answer.map_err(|error| unanswered(&error, ended))?;
@@ -122,11 +123,7 @@ fn expr(asked: &Asked) -> Result<Expr, Failure> {
 
 /// The first and the last instant of a range, and its step.
 fn steps(asked: &Asked) -> Result<((Timestamp, Timestamp), Duration), Failure> {
-    let needed = |name: &str| match asked.first(name) {
-        Some(_) => asked.time(name, Timestamp::MIN),
-        None => Err(invalid(name, "cannot parse \"\" to a valid timestamp")),
-    };
-    let (start, end) = (needed("start")?, needed("end")?);
+    let (start, end) = (asked.needed_time("start")?, asked.needed_time("end")?);
     if end < start {
         return Err(invalid("end", "end timestamp must not be before start time"));
     }
@@ -135,7 +132,7 @@ fn steps(asked: &Asked) -> Result<((Timestamp, Timestamp), Duration), Failure> {
         let why = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(invalid("step", why));
     }
-    if STEPS_MAX < end.since(start).as_millis() / step.as_millis() {
+    if u128::from(STEPS_MAX) < end.since(start).as_millis() / step.as_millis() {
         let why = "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)";
         return Err(Failure::new(Kind::BadData, why));
     }
@@ -182,10 +179,10 @@ fn write_value(json: &mut Json, value: &Value, at: Timestamp) -> Result<(), Fail
     let at = at.as_millis();
     match value {
         Value::Scalar(value) => {
-            json.raw("\"resultType\":\"scalar\",\"result\":").sample(at, *value);
+            json.raw("\"resultType\":\"scalar\",\"result\":").scalar(at, *value);
         }
         Value::Text(text) => {
-            json.raw("\"resultType\":\"string\",\"result\":[").time(at).raw(",").text(text).raw("]");
+            json.raw("\"resultType\":\"string\",\"result\":[").short_time(at).raw(",").text(text).raw("]");
         }
         Value::Vector(elements) => {
             json.raw("\"resultType\":\"vector\",\"result\":[");
