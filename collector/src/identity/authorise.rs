@@ -57,6 +57,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.QueryService/Series", Access::Viewer),
     ("/tocsin.v1.QueryService/Labels", Access::Viewer),
     ("/tocsin.v1.QueryService/LabelValues", Access::Viewer),
+    ("/tocsin.v1.QueryService/Metadata", Access::Viewer),
     ("/tocsin.v1.QueryService/ListHosts", Access::Viewer),
     ("/tocsin.v1.QueryService/GetHost", Access::Viewer),
     ("/tocsin.v1.AlertService/ListAlerts", Access::Viewer),
@@ -248,6 +249,7 @@ mod tests {
         ...xxxx.  /tocsin.v1.QueryService/Series
         ...xxxx.  /tocsin.v1.QueryService/Labels
         ...xxxx.  /tocsin.v1.QueryService/LabelValues
+        ...xxxx.  /tocsin.v1.QueryService/Metadata
         ...xxxx.  /tocsin.v1.QueryService/ListHosts
         ...xxxx.  /tocsin.v1.QueryService/GetHost
         ...xxxx.  /tocsin.v1.AlertService/ListAlerts

@@ -146,10 +146,13 @@ fn front_router(
     api: Api,
     routes: axum::Router,
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .build_v1()
-        .map_err(|error| StartError::other("describe the services", error))?;
+    let describe = || {
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+    };
+    let failed = |error| StartError::other("describe the services", error);
+    let reflection = describe().build_v1().map_err(failed)?;
+    // Python's library and older tools ask by this name only.
+    let older_reflection = describe().build_v1alpha().map_err(failed)?;
     let receiver = parts.receiver.clone();
     let routes = routes.merge(receive::http::routes(receiver.clone(), parts.config.limits.answer));
     let (_, health) = tonic_health::server::health_reporter();
@@ -161,6 +164,7 @@ fn front_router(
         .add_routes(Routes::from(routes))
         .add_service(health)
         .add_service(reflection)
+        .add_service(older_reflection)
         .add_service(EnrollmentServiceServer::new(enrollment).max_decoding_message_size(ENROLLMENT_BYTES_MAX))
         .add_service(MetricsService::new(receiver))
         .add_service(AdminServiceServer::new(api.clone()))

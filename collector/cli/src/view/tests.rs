@@ -239,7 +239,7 @@ fn unwell() -> StatusView {
 }
 
 /// Compares line by line, so that a difference is seen.
-pub(super) fn golden(name: &str, drawn: &str, expected: &str) {
+pub(crate) fn golden(name: &str, drawn: &str, expected: &str) {
     for (at, (got, want)) in drawn.lines().zip(expected.lines()).enumerate() {
         assert_eq!(got, want, "{name}, line {}\n{drawn}", at + 1);
     }
