@@ -26,7 +26,9 @@ mod open;
 mod rewrite;
 mod select;
 mod series;
+mod stored;
 mod texts;
+mod together;
 mod view;
 mod window;
 

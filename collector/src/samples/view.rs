@@ -17,8 +17,10 @@ use tocsin_shared::time::Timestamp;
 use super::Store;
 use super::host::Host;
 use super::latest::{Latest, VisitLatest};
-use super::select::{SelectError, Selection, matching};
+use super::select::{SelectError, Selection};
 use super::series::{Visit, Wanted, resolve};
+use super::stored::matching;
+use super::together::Together;
 
 /// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
 pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
@@ -182,18 +184,19 @@ impl View<'_> {
         let span = (from.as_millis(), to.as_millis());
         let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
+        let mut together = Together::default();
         for (agent, host) in self.store.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             if host.series.excluded(wanted) {
                 continue;
             }
             let slots = host.series.find(wanted);
-            match self.store.blocks.overlapping(span).as_slice() {
-                [] => selection.memory(&host, &slots)?,
-                blocks => selection.stored((agent, &host), &slots, wanted, blocks)?,
+            match self.store.blocks.overlapping(span) {
+                none if none.is_empty() => selection.memory(&host, &slots)?,
+                blocks => together.add(&mut selection, (agent, &host), &slots, wanted, blocks)?,
             }
         }
-        Ok(())
+        together.read(&mut selection)
     }
 
     /// Visits each series of any host that matches and has samples in (from, to], with the newest of them.
