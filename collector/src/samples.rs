@@ -27,7 +27,9 @@ pub mod received;
 mod rewrite;
 mod select;
 mod series;
+mod stored;
 mod texts;
+mod together;
 mod view;
 mod window;
 

@@ -18,8 +18,10 @@ use super::Store;
 use super::host::Host;
 use super::latest::{Latest, VisitLatest};
 use super::received::is_received;
-use super::select::{SelectError, Selection, matching};
+use super::select::{SelectError, Selection};
 use super::series::{Visit, Wanted, resolve};
+use super::stored::matching;
+use super::together::Together;
 
 /// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
 pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
@@ -212,18 +214,19 @@ impl View<'_> {
             }
         };
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
+        let mut together = Together::default();
         for (agent, host) in hosts {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             if host.series.excluded(wanted) {
                 continue;
             }
             let slots = host.series.find(wanted);
-            match self.store.blocks.overlapping(span).as_slice() {
-                [] => selection.memory(&host, &slots)?,
-                blocks => selection.stored((agent, &host), &slots, wanted, blocks)?,
+            match self.store.blocks.overlapping(span) {
+                none if none.is_empty() => selection.memory(&host, &slots)?,
+                blocks => together.add(&mut selection, (agent, &host), &slots, wanted, blocks)?,
             }
         }
-        Ok(())
+        together.read(&mut selection)
     }
 
     /// Visits each series of any host that matches and has samples in (from, to], with the newest of them.
