@@ -79,6 +79,12 @@ fn ingest_batch() {
     fuzz("ingest_batch");
 }
 
+// Cases: H11
+#[test]
+fn receive_request() {
+    fuzz("receive_request");
+}
+
 // Cases: H16, H17, S24, C-A10
 #[test]
 fn agent_from_server() {

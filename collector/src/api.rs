@@ -43,6 +43,7 @@ use crate::journal::ledger::Ledger;
 use crate::journal::rows::Rows;
 use crate::listen::certificate::ServerCertificate;
 use crate::metadata::Metadata;
+use crate::receive::Receiver;
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, State};
@@ -106,6 +107,8 @@ pub struct Api {
     pub rows: Rows,
     pub presence: Arc<Presence>,
     pub room: Arc<Room>,
+    /// What takes what other programs push.
+    pub receiver: Arc<Receiver>,
     pub quotas: Arc<Quotas>,
     pub plan: Arc<ArcSwap<Plan>>,
     pub statistics: Arc<Statistics>,

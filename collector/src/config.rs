@@ -9,7 +9,7 @@ use std::time::Duration;
 pub use file::{Mistake, parse};
 
 use crate::listen::Limits;
-use crate::room;
+use crate::{receive, room};
 
 /// The front's port: the CLI, dashboards, paging tools, enrolment.
 pub const FRONT_PORT: u16 = 7640;
@@ -55,6 +55,8 @@ pub struct Config {
     /// Beyond so many bytes the events journal waits for no consumer before it drops what is old enough.
     pub events_bytes_max: u64,
     pub room: room::Config,
+    /// What sources that push samples may do.
+    pub receive: receive::Config,
     /// Memory, where that is less than what the control group and the machine allow.
     pub memory_max: Option<u64>,
     /// What connections may take, on both listeners.
@@ -87,6 +89,7 @@ impl Default for Config {
             keep_events: Duration::from_secs(400 * 86_400),
             events_bytes_max: 10 << 30,
             room: room::Config::default(),
+            receive: receive::Config::default(),
             memory_max: None,
             limits: Limits { exempt_loopback: true, ..Limits::default() },
             log: "info".to_owned(),

@@ -17,6 +17,8 @@ mod late_tests;
 mod nan_tests;
 #[cfg(test)]
 mod reload_tests;
+#[cfg(test)]
+mod received_tests;
 pub mod plan;
 pub mod statistics;
 mod stopwatch;
@@ -43,6 +45,7 @@ use crate::journal::rows::{Derived, DurableRow, Rows};
 use crate::samples::Store;
 use crate::state::{Command, Defaults};
 use burden::Burden;
+use fleet::Over;
 use hole::Filling;
 use plan::Plan;
 use statistics::Statistics;
@@ -115,6 +118,8 @@ pub struct Evaluator {
     parts: Parts,
     hosts: HashMap<AgentId, host::HostRules>,
     fleet: fleet::FleetRules,
+    /// Host-local rules over what sources push.
+    received: fleet::FleetRules,
     /// The plan that `hosts` and `fleet` were made for.
     version: u64,
     /// Rules with alerts that were active at the start, by host.
@@ -130,6 +135,8 @@ pub struct Evaluator {
     samples_seq: u64,
     /// Up to where rules across hosts were looked at.
     looked_at: Option<fleet::Watermark>,
+    /// The same for what sources push.
+    received_looked_at: Option<fleet::Watermark>,
     burden: Burden,
     told: Instant,
     /// Changes when a host is retired.
@@ -153,7 +160,9 @@ impl Evaluator {
         }
         Self {
             hosts: HashMap::new(),
-            fleet: fleet::FleetRules::new(&of_fleet, &plan),
+            fleet: fleet::FleetRules::new(Over::Hosts, &of_fleet, &plan),
+            received: fleet::FleetRules::new(Over::Received, &of_fleet, &plan),
+            received_looked_at: None,
             version: plan.version,
             active,
             newest,
@@ -284,32 +293,48 @@ impl Evaluator {
             self.burden = Burden::new(plan.groups.len());
             self.hosts.values_mut().for_each(|host| host.adopt(&plan));
             self.fleet.adopt(&plan);
-            self.looked_at = None;
+            self.received.adopt(&plan);
+            (self.looked_at, self.received_looked_at) = (None, None);
         }
         Ok(plan)
     }
 
-    /// Evaluates the rules across hosts whose tick all sending hosts have passed.
+    /// Evaluates the rules across hosts whose tick all sending hosts and sources have passed, and over what sources
+    /// push, those that need only one host.
     pub fn fleet(&mut self) -> Result<(), Stopping> {
         self.forget_retired()?;
         let plan = self.plan()?;
-        if !plan.has_fleet_rules() || self.hosts.is_empty() {
-            return Ok(());
+        let sources = self.parts.store.sources().into_iter().map(|(_, at)| at).collect::<Vec<_>>();
+        if plan.has_fleet_rules() {
+            // A host that sent before the start and not yet again is waited for, and then silent, like any other.
+            let seen =
+                self.hosts.values().map(|host| host.last_at).chain(self.evaluated_at.values().copied());
+            let newest = sources.iter().copied().fold(self.newest, Timestamp::max);
+            let watermark = fleet::watermark(seen.chain(sources.iter().copied()), newest);
+            self.ticks(&plan, Over::Hosts, watermark)?;
         }
-        // A host that sent before the start and not yet again is waited for, and then silent, like any other.
-        let seen = self.hosts.values().map(|host| host.last_at).chain(self.evaluated_at.values().copied());
-        let watermark = fleet::watermark(seen, self.newest);
-        if watermark == self.looked_at {
-            return Ok(());
-        }
-        let before = std::mem::replace(&mut self.looked_at, watermark).map(|before| before.at);
-        let Some(watermark) = watermark else { return Ok(()) };
+        let newest = sources.iter().copied().max().unwrap_or(Timestamp::MIN);
+        self.ticks(&plan, Over::Received, fleet::watermark(sources.into_iter(), newest))
+    }
+
+    fn ticks(
+        &mut self,
+        plan: &Plan,
+        over: Over,
+        watermark: Option<fleet::Watermark>,
+    ) -> Result<(), Stopping> {
+        let (rules, looked_at) = match over {
+            Over::Hosts => (&mut self.fleet, &mut self.looked_at),
+            Over::Received => (&mut self.received, &mut self.received_looked_at),
+        };
+        let Some(watermark) = watermark.filter(|_| watermark != *looked_at) else { return Ok(()) };
+        let before = looked_at.replace(watermark).map(|before| before.at);
         if let Some(from) = before.filter(|before| watermark.at.since(*before) > BLIND) {
             let missing = Command::RowsMissing { agent: None, from, to: watermark.at, samples_seq: 0 };
             self.parts.ledger.post_blocking(missing, Actor::System)?;
         }
         let counts = (&*self.parts.statistics, &mut self.burden);
-        let (evaluations, derived) = self.fleet.evaluate(&plan, &self.parts.store, watermark, counts);
+        let (evaluations, derived) = rules.evaluate(plan, &self.parts.store, watermark, counts);
         self.publish(evaluations, derived)
     }
 
@@ -327,7 +352,9 @@ impl Evaluator {
         if !self.registry.has_changed().unwrap_or(false) {
             return Ok(());
         }
-        self.registry.mark_unchanged();
+        let registry = self.registry.borrow_and_update().clone();
+        let writes = |source: &str| registry.principals.values().any(|(name, ..)| name == source);
+        self.parts.store.forget_sources(|source| !writes(source));
         let retired = self.parts.ledger.read_blocking(|state| {
             let retired = state.hosts().filter(|host| host.state == HostState::Retired);
             retired.map(|host| host.agent).collect::<HashSet<AgentId>>()

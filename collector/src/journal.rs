@@ -16,7 +16,7 @@ use tocsin_shared::log::{Config, Format, LogError};
 /// The events journal's files.
 pub const EVENTS_FORMAT: Format = Format { name: "tocsin-events", version: 1 };
 /// The samples journal's files.
-pub const SAMPLES_FORMAT: Format = Format { name: "tocsin-samples", version: 2 };
+pub const SAMPLES_FORMAT: Format = Format { name: "tocsin-samples", version: 3 };
 
 /// 16 MiB hold some 30,000 events: small enough to scan in a moment when a reader seeks.
 pub const EVENTS_SEGMENT: Config = Config { segment_bytes: 16 << 20, scan_all: false };

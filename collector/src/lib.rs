@@ -9,6 +9,7 @@ pub mod listen;
 pub mod memory;
 pub mod room;
 pub mod ingest;
+pub mod receive;
 pub mod journal;
 pub mod samples;
 pub mod metadata;

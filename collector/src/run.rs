@@ -43,6 +43,7 @@ use crate::ingest::skew::Skews;
 use crate::journal::ledger::{self, Fatal, Ledger};
 use crate::journal::rows::{self, Rows};
 use crate::metadata::Metadata;
+use crate::receive::{self, Receiver};
 use crate::room::Room;
 use crate::samples;
 use crate::state::{Command, Defaults, State};
@@ -86,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) sessions: Arc<AtomicU64>,
     pub(crate) room: Arc<Room>,
+    pub(crate) receiver: Arc<Receiver>,
     /// What the start found and people should know.
     pub(crate) problems: Vec<String>,
     pub(crate) store_epoch: String,
@@ -175,6 +177,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         projector::Config::sled(config.data_dir.join("store"), config.keep_events).on(setup::host_name());
     let projection = projector::start(store, &ledger, stop.clone()).await?;
     phases.done("store");
+    let metadata = Arc::default();
+    let receiver = Arc::new(Receiver::new(
+        (config.receive, config.keep_samples),
+        (rows.clone(), samples.clone()),
+        ledger.clone(),
+        room.clone(),
+        Arc::clone(&metadata),
+    ));
     let parts = Parts {
         authorities,
         ledger,
@@ -185,10 +195,11 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
         skews: Arc::default(),
         plan,
         statistics,
-        metadata: Arc::default(),
+        metadata,
         quotas: Arc::default(),
         sessions: Arc::default(),
         room,
+        receiver,
         problems,
         store_epoch,
         stop,
@@ -206,6 +217,9 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, S
     tasks.spawn(fatal.clone().watch("disk", disk::mind(parts.clone())));
     tasks.spawn(fatal.clone().watch("memory", memory::mind(parts.clone())));
     tasks.spawn(fatal.clone().watch("evaluation lag", lag::watch(parts.clone())));
+    let (receiver, ledger) = (parts.receiver.clone(), parts.ledger.clone());
+    let sources = receive::watch_cardinality(receiver, ledger, setup::host_name(), parts.stop.clone());
+    tasks.spawn(fatal.clone().watch("series of sources", sources));
     setup::write_addresses(&parts.config.data_dir, front, agents, local)?;
     tasks.close();
     phases.done("listeners");

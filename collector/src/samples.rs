@@ -23,10 +23,13 @@ mod latest;
 mod merge;
 mod narrow;
 mod open;
+pub mod received;
 mod rewrite;
 mod select;
 mod series;
+mod stored;
 mod texts;
+mod together;
 mod view;
 mod window;
 
@@ -85,6 +88,7 @@ pub struct Store {
     blocks: Blocks,
     heads: Heads,
     texts: Texts,
+    origins: received::Origins,
     /// Held while blocks are written or deleted.
     sealing: Mutex<()>,
     /// Rows and recorded values since the start.
@@ -105,7 +109,7 @@ impl Store {
         let dir = dir.into();
         let heads = Heads::new(Arc::clone(&disk), dir.join("heads"));
         let (blocks, aside) = Blocks::open(disk, dir.join("blocks"))?;
-        let mut hosts = Hosts::new();
+        let (mut hosts, mut received) = (Hosts::new(), Vec::new());
         for block in blocks.list().iter() {
             let complete = |id: &u32| block.index.series.get(*id as usize).is_some_and(|series| series.1);
             let lists = block.index.lists.iter().map(|list| list.iter().any(complete)).collect::<Vec<_>>();
@@ -119,19 +123,14 @@ impl Store {
                 host.series.some_complete |= index.chunks.iter().any(complete);
                 let last = index.chunks.iter().map(|chunk| Timestamp::from_millis(chunk.last)).max();
                 host.last_row = host.last_row.max(last);
+                let key = index.agent.filter(|agent| received::is_received(*agent));
+                received.extend(key.map(|key| (index.target.clone(), key)));
             }
         }
-        Ok((
-            Self {
-                hosts: RwLock::new(hosts),
-                blocks,
-                heads,
-                texts: Texts::default(),
-                sealing: Mutex::new(()),
-                arrivals: AtomicU64::new(0),
-            },
-            aside,
-        ))
+        let (texts, origins, sealing, arrivals) = Default::default();
+        let store = Self { hosts: RwLock::new(hosts), blocks, heads, texts, origins, sealing, arrivals };
+        received.into_iter().for_each(|(target, key)| store.note_origin(&target, key));
+        Ok((store, aside))
     }
 
     /// Sets the labels that go over each series of a host, for everything read from now on.
@@ -187,7 +186,7 @@ impl Store {
 
     /// Everything, for queries.
     pub fn view(&self) -> View<'_> {
-        View { store: self, samples_max: SELECT_SAMPLES_MAX, error: RefCell::default() }
+        View { store: self, of_received: false, samples_max: SELECT_SAMPLES_MAX, error: RefCell::default() }
     }
 
     /// One host, for its rules. A host never heard of has no series.
@@ -264,6 +263,11 @@ impl Store {
         let mut host = host.write().unwrap_or_else(PoisonError::into_inner);
         if host.series.target().is_empty() {
             host.series.set_target(loaded.target.clone());
+        }
+        if let Some(key) = loaded.agent.filter(|agent| received::is_received(*agent)) {
+            self.note_origin(&loaded.target, key);
+            let last = loaded.chunks.iter().map(|loaded| Timestamp::from_millis(loaded.chunk.last)).max();
+            host.last_row = host.last_row.max(last);
         }
         host.restore(loaded.chunks);
     }
@@ -393,7 +397,7 @@ impl Store {
         for (agent, host) in self.hosts() {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             let (series, samples) = host.memory();
-            stats.hosts += usize::from(agent.is_some());
+            stats.hosts += usize::from(agent.is_some_and(|agent| !received::is_received(agent)));
             stats.series += host.series.len();
             stats.samples_in_memory += host.samples();
             stats.series_bytes_in_memory += series;
@@ -421,12 +425,14 @@ impl Store {
         Ok(times.into_iter().map(Timestamp::from_millis).collect())
     }
 
-    /// The newest row of each host.
+    /// The newest row of each agent's host.
     pub fn last_rows(&self) -> Vec<(AgentId, Timestamp)> {
         let last = |(agent, host): (Option<AgentId>, Arc<RwLock<Host>>)| {
             Some((agent?, host.read().unwrap_or_else(PoisonError::into_inner).last_row?))
         };
-        self.hosts().into_iter().filter_map(last).collect()
+        let agents =
+            |(agent, _): &(Option<AgentId>, _)| agent.is_some_and(|agent| !received::is_received(agent));
+        self.hosts().into_iter().filter(agents).filter_map(last).collect()
     }
 
     fn host(&self, agent: Option<AgentId>) -> Option<Arc<RwLock<Host>>> {

@@ -9,7 +9,7 @@ mod call;
 mod failure;
 mod federate;
 mod json;
-mod metadata;
+pub(crate) mod metadata;
 mod names;
 mod parameters;
 mod query;

@@ -91,6 +91,22 @@ fn samples() -> BTreeMap<String, Sample> {
                 ..instant_response()
             }),
         ),
+        (
+            "metadata_request",
+            sample(pb::MetadataRequest { metric: "up".into(), page_size: 3, page_token: "a0".into() }),
+        ),
+        (
+            "metadata_response",
+            sample(pb::MetadataResponse {
+                metrics: vec![pb::MetricMetadata {
+                    metric: "up".into(),
+                    r#type: "gauge".into(),
+                    help: "h".into(),
+                    unit: "u".into(),
+                }],
+                next_page_token: "a0".into(),
+            }),
+        ),
         ("series_request", sample(paged().0)),
         ("labels_request", sample(paged().1)),
         ("label_values_request", sample(paged().2)),

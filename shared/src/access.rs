@@ -95,6 +95,8 @@ pub enum Role {
     Admin,
     /// A paging tool: may read the feed and move its own cursor, nothing else.
     Consumer,
+    /// A program that pushes samples: remote write and OTLP, nothing else.
+    Writer,
 }
 
 impl Role {
@@ -106,6 +108,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
             Self::Consumer => "consumer",
+            Self::Writer => "writer",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod authority;
 mod clock;
+mod differential;
 mod disk_agent;
 mod disk_collector;
 mod errors;
@@ -16,6 +17,7 @@ mod journal;
 mod kills;
 mod lives;
 mod network;
+mod receive;
 mod restart;
 mod scarce;
 mod web;

@@ -31,6 +31,11 @@ pub const TARGETS: &[Target] = &[
         seeds: tocsin_collector::samples::fuzz::seeds,
     },
     Target { name: "ingest_batch", run: wire::ingest_batch, seeds: wire::session_seeds },
+    Target {
+        name: "receive_request",
+        run: tocsin_collector::receive::fuzz::request,
+        seeds: tocsin_collector::receive::fuzz::seeds,
+    },
     Target { name: "agent_from_server", run: wire::agent_from_server, seeds: wire::answer_seeds },
     Target { name: "job_envelope", run: tocsin_agent::jobs::fuzz::envelope, seeds: wire::envelope_seeds },
     Target { name: "csr_parse", run: wire::csr_parse, seeds: wire::csr_seeds },

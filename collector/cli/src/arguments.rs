@@ -12,6 +12,7 @@ use tocsin_proto::connect::Endpoint;
 pub use values::{EnvName, ResolutionCode, RoleName, time};
 
 use crate::screen::Format;
+use crate::top::By;
 use values::{incident_number, label, positive_duration};
 
 const EXAMPLES: &str = "\
@@ -109,6 +110,17 @@ Examples:
 -o json   the series with their points; warnings and infos of the engine
 Warnings go to stderr.")]
     Query(Query),
+    /// Watch all hosts on one live screen, problems first
+    #[command(after_help = "\
+Examples:
+  tocsin top
+  tocsin top --env prod --sort cpu
+  tocsin top --once --filter db-       one screen as text, for scripts
+  tocsin top -o json                   the same as JSON
+
+Keys: arrows, PgUp, PgDn, Home and End move; Enter shows the details of a host; / filters by text, e by environment;
+p n l c m f d w a sort by problems, name, load, cpu, memory, filesystem, disk busy, network, alerts; r reverses; q quits.")]
+    Top(Top),
     /// List the alerts that are firing
     #[command(
         after_help = "Examples:\n  tocsin alerts\n  tocsin alerts --pending\n  tocsin alerts --resolved -o json"
@@ -303,6 +315,23 @@ pub struct Query {
     pub limit: Option<usize>,
 }
 
+/// `tocsin top`.
+#[derive(Clone, Debug, Args)]
+pub struct Top {
+    /// Print one screen as text and end
+    #[arg(long)]
+    pub once: bool,
+    /// Only hosts of this environment
+    #[arg(long)]
+    pub env: Option<EnvName>,
+    /// Only hosts that have this in their name, environment, state or labels
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// What comes first
+    #[arg(long, default_value = "problems")]
+    pub sort: By,
+}
+
 /// `tocsin incident`.
 #[derive(Debug, Subcommand)]
 pub enum IncidentCommand {
@@ -446,9 +475,11 @@ pub enum PrincipalCommand {
 Examples:
   tocsin principal create anna --role responder
   tocsin principal create pager --role consumer --ttl 90d
+  tocsin principal create prometheus --role writer
 
 Roles: viewer reads; responder also acknowledges, notes, resolves and reads job output; operator also labels and
-retires hosts and reloads rules; admin does everything; consumer follows the feed as itself and nothing else.")]
+retires hosts and reloads rules; admin does everything; consumer follows the feed as itself and nothing else;
+writer pushes samples, by Prometheus remote write or OTLP, and nothing else.")]
     Create {
         /// Its name, as it stands in the history of all it does
         name: String,

@@ -49,6 +49,10 @@ pub fn run(Arguments { global, command }: Arguments) -> Result<(), Failure> {
     match command {
         Command::Up(up) => up::up(&context, up),
         Command::Rules(RulesCommand::Check { files }) => rules::check(&files, &context.screen),
+        Command::Top(top) => {
+            let Context { screen: Screen { format, style }, .. } = context;
+            small_runtime()?.block_on(crate::top::top(context.connection()?, top, format, style))
+        }
         Command::PromqlTest(test) => promqltest::run(&test, &context.screen),
         Command::Feed(FeedCommand::Tail(tail)) => small_runtime()?.block_on(feed::tail(&context, tail)),
         command => small_runtime()?.block_on(ask::ask(&context, command)),

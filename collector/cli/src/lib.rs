@@ -1,5 +1,5 @@
 //! The operator's command line, in the order in which a command runs: arguments → credential → client → command →
-//! view → screen.
+//! view → screen. `top` is a screen of its own.
 
 pub mod arguments;
 pub mod client;
@@ -9,4 +9,5 @@ pub mod failure;
 pub mod figures;
 pub mod screen;
 pub mod table;
+pub mod top;
 pub mod view;

@@ -108,10 +108,13 @@ pub fn cut(text: &str, width_max: usize) -> String {
     if text.width() <= width_max {
         return text.to_owned();
     }
+    if width_max == 0 {
+        return String::new();
+    }
     let mut short = String::new();
     for c in text.chars() {
         short.push(c);
-        if short.width() > width_max - 1 {
+        if short.width() >= width_max {
             short.pop();
             break;
         }
@@ -165,8 +168,14 @@ mod tests {
 
     #[test]
     fn cutting_keeps_to_the_width() {
-        for (text, width, short) in [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("日本語", 4, "日…"), ("", 1, "")]
-        {
+        for (text, width, short) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("日本語", 4, "日…"),
+            ("", 1, ""),
+            ("abc", 1, "…"),
+            ("abc", 0, ""),
+        ] {
             assert_eq!(cut(text, width), short);
         }
     }

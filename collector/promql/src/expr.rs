@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::places;
 use crate::plan::{self, Node};
 use crate::selector::{InvalidPattern, Selector};
 use crate::text::{self, TEXT_BYTES_MAX};
@@ -99,7 +100,32 @@ pub fn format(text: &str) -> Result<String, ParseError> {
     // What cannot be planned is no query either.
     Expr::parse(text)?;
     let parsed = promql_parser::parser::parse(&text::prepare(text)?).map_err(ParseError::Syntax)?;
-    Ok(parsed.prettify())
+    let laid_out = with_signs(&parsed.prettify());
+    // The parser's printer does not quote every name that needs it. Better as it was than another query.
+    // It does not know instants before 1970 either.
+    let again = text::prepare(&laid_out).ok().and_then(|again| promql_parser::parser::parse(&again).ok());
+    let is_stable = again.is_some_and(|again| with_signs(&again.prettify()) == laid_out);
+    let keeps = is_stable && !places::looks_before_the_epoch(text);
+    Ok(if keeps { laid_out } else { text.trim().to_owned() })
+}
+
+/// `Inf` always has its sign.
+fn with_signs(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut quoted = false;
+    for (at, c) in text.char_indices() {
+        quoted ^= c == '"' && !text[..at].ends_with('\\');
+        let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-' | '+');
+        let alone = !text[..at].ends_with(is_word);
+        if !quoted && alone && text[at..].starts_with("Inf") {
+            let after = text[at + 3..].chars().next();
+            if !after.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '{')) {
+                result.push('+');
+            }
+        }
+        result.push(c);
+    }
+    result
 }
 
 impl std::fmt::Display for Expr {

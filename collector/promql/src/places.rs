@@ -101,6 +101,12 @@ fn walk(parsed: &Parsed, nodes: &mut Vec<(usize, String)>) {
     }
 }
 
+/// Whether an `@` has a negative time.
+pub(crate) fn looks_before_the_epoch(text: &str) -> bool {
+    let tokens = tokens(text);
+    tokens.windows(2).any(|pair| pair[0].1 == Token::At && text[pair[1].0..].starts_with('-'))
+}
+
 struct Site {
     name: String,
     arguments: Vec<Place>,

@@ -61,6 +61,7 @@ pub(crate) fn prepare(text: &str) -> Result<String, ParseError> {
             '`' if raw || before == Place::Code => prepared.push('"'),
             '"' | '\\' if raw => prepared.extend(['\\', c]),
             '\n' if raw => prepared.push_str("\\n"),
+            '_' if before == Place::Code && is_between_digits(text, at) => {}
             c => prepared.push(c),
         }
         if before == Place::Code {
@@ -125,6 +126,18 @@ fn byte_escapes(text: &str) -> (Vec<u8>, usize) {
     (bytes, length)
 }
 
+/// Whether an underscore only makes a number easier to read: `1_000_000`, which the parser does not know.
+fn is_between_digits(text: &str, at: usize) -> bool {
+    let is_part = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':');
+    let before: String = text[..at].chars().rev().take_while(is_part).collect();
+    let begins = before.chars().next_back();
+    let in_number = match begins {
+        Some('.') => before.chars().nth_back(1).is_some_and(|c| c.is_ascii_digit()),
+        begins => begins.is_some_and(|c| c.is_ascii_digit()),
+    };
+    in_number && !before.starts_with('_') && text[at + 1..].starts_with(|c: char| c.is_ascii_hexdigit())
+}
+
 /// The brackets that are open, each with where it was opened.
 #[derive(Default)]
 struct Brackets {
@@ -181,6 +194,8 @@ mod tests {
             (r"a{b=~`\d\.`}", r#"a{b=~"\\d\\."}"#),
             (r#"a{b=`"`}"#, r#"a{b="\""}"#),
             ("a{b=`\n`}", r#"a{b="\n"}"#),
+            ("1_000 + 0x_53_AB + .12_3", "1000 + 0x53AB + .123"),
+            ("a_1 + a1_2 + a:1_2 + 1__0", "a_1 + a1_2 + a:1_2 + 1__0"),
             (r#"a{b="`\"`"}"#, r#"a{b="`\"`"}"#),
             ("a # `it's`\n+ b", "a # `it's`\n+ b"),
         ] {

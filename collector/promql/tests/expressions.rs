@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tocsin_promql::{EvalError, Expr, Limits, MemorySource, ParseError, Value, instant, range};
+use tocsin_promql::{
+    EvalError, Expr, Limits, MemorySource, Options, ParseError, Value, instant, instant_with, range,
+    range_with,
+};
 use tocsin_shared::labels::Labels;
 use tocsin_shared::time::{Timestamp, format_duration};
 
@@ -94,6 +97,55 @@ fn selectors_have_dense_ids_in_order_and_match_labels() {
     assert_eq!(metrics, [Some("a"), None, Some("c")]);
     assert!(expr.selectors()[0].matches(&Labels::series("a", &[("x", "1"), ("y", "2")])));
     assert!(!expr.selectors()[0].matches(&Labels::series("a", &[("x", "2")])));
+}
+
+#[test]
+fn an_evaluation_ends_when_it_is_told_to_and_looks_back_as_far_as_it_is_told() {
+    let mut source = MemorySource::new();
+    for host in 0..3_000 {
+        let labels = Labels::series("a", &[("host", &host.to_string())]);
+        (0..20).for_each(|at| source.push(&labels, Timestamp::from_millis(at * 10_000), 1.0));
+    }
+    let at = Timestamp::from_millis(200_000);
+    for text in ["a", "sum(rate(a[5m]))", "quantile(0.5, a) + a", "topk(5, a)"] {
+        let expr = Expr::parse(text).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() == 1
+        };
+        let options = Options { stop: &stop, ..Options::default() };
+        let (start, step) = (Timestamp::from_millis(0), std::time::Duration::from_secs(1));
+        let stopped = range_with(&expr, &source, (start, at), step, &options);
+        assert_eq!((stopped, asked.get()), (Err(EvalError::Stopped), 1), "{text}");
+        let goes_on = instant_with(&expr, &source, at, &Options::default());
+        assert!(goes_on.is_ok(), "{text}");
+    }
+    let expr = Expr::parse("count(a)").unwrap();
+    for (look_back, found) in [(5, 0), (10, 0), (11, 1), (300, 1)] {
+        let look_back = std::time::Duration::from_secs(look_back);
+        let options = Options { look_back, ..Options::default() };
+        let answer = instant_with(&expr, &source, at, &options).unwrap();
+        assert!(matches!(answer.value, Value::Vector(elements) if elements.len() == found), "{look_back:?}");
+    }
+}
+
+#[test]
+fn a_query_is_laid_out_in_one_form_and_stays_the_same_query() {
+    for (text, expected) in [
+        (" sum( a )by( b ) ", "sum by (b) (a)"),
+        ("Inf + -Inf + a{b=\"Inf\"} > +Inf", "+Inf + -Inf + a{b=\"Inf\"} > +Inf"),
+        ("{\"a.b\", c=\"d\"}", "{__name__=\"a.b\",c=\"d\"}"),
+        ("sum by (\"a.b\") (c)", "sum by (\"a.b\") (c)"),
+        ("a @ -5", "a @ -5"),
+        ("1_000", "1000"),
+        ("a # why", "a"),
+    ] {
+        let laid_out = tocsin_promql::format(text).unwrap();
+        assert_eq!(laid_out, expected, "{text}");
+        assert_eq!(tocsin_promql::format(&laid_out).unwrap(), laid_out, "{text}");
+    }
+    assert!(tocsin_promql::format("sum(").is_err());
 }
 
 #[test]

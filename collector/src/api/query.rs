@@ -13,6 +13,7 @@ pub(super) mod patience;
 mod reason;
 mod subscription;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tocsin_promql::{Expr, Selector};
 use tocsin_proto::convert::labels_in;
 use tocsin_proto::pb;
 use tocsin_proto::pb::query_service_server::QueryService;
-use tocsin_shared::labels::Labels;
+use tocsin_shared::labels::{Labels, METRIC_NAME};
 use tocsin_shared::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -31,7 +32,9 @@ use tonic::{Request, Response, Status};
 use super::places::{self, Place};
 use super::{Api, Who, blocking, hosts};
 use crate::clock::now;
+use crate::metadata::Description;
 use crate::samples::Store;
+use crate::web::metadata::describe;
 use evaluate::Steps;
 use messages::names_out;
 use names::Of;
@@ -175,6 +178,39 @@ impl QueryService for Api {
         let (values, next_page_token) =
             page.of(found, |value| value.len() + 4, |value| value.as_bytes().to_vec());
         Ok(places::answer(pb::LabelValuesResponse { values, next_page_token }, place))
+    }
+
+    async fn metadata(
+        &self,
+        request: Request<pb::MetadataRequest>,
+    ) -> Result<Response<pb::MetadataResponse>, Status> {
+        let (place, patience) = self.admit(&request)?;
+        let mut asked = request.into_inner();
+        let (size, token) = (take(&mut asked.page_size), take(&mut asked.page_token));
+        let page = Page::read(&asked, (size, PAGE), &token)?;
+        let after = page.after.as_deref().map(text_key).transpose()?;
+        let (known, only) = (self.metadata.clone(), Some(asked.metric).filter(|metric| !metric.is_empty()));
+        let find = move |store: &Store, ended: &Ended| {
+            let mut found: BTreeSet<String> = only.iter().cloned().collect();
+            if only.is_none() {
+                found.extend(names::values(store, &Of::sent(), METRIC_NAME, after.as_deref(), ended));
+                known.each(|metric, _| {
+                    found.insert(metric.to_owned());
+                    true
+                });
+            }
+            found.retain(|metric| after.as_ref().is_none_or(|after| after < metric));
+            let described = found.into_iter().filter_map(|metric| {
+                let Description { kind, help, unit } = describe(&known, &metric)?;
+                let r#type = kind.as_str().to_owned();
+                Some(pb::MetricMetadata { metric, r#type, help: help.into(), unit: unit.into() })
+            });
+            Ok(described.collect::<Vec<_>>())
+        };
+        let (found, place) = self.query_within(patience, place, find).await?;
+        let (metrics, next_page_token) =
+            page.of(found, |one| one.encoded_len() + 4, |one| one.metric.as_bytes().to_vec());
+        Ok(places::answer(pb::MetadataResponse { metrics, next_page_token }, place))
     }
 
     async fn list_hosts(

@@ -21,6 +21,7 @@ use crate::ingest::presence::Presence;
 use crate::journal::ledger::{self, Fatal};
 use crate::journal::rows;
 use crate::listen::certificate::ServerCertificate;
+use crate::receive::{self, Receiver};
 use crate::room::Room;
 use crate::samples;
 use crate::state::testing::{digest, enrolment, evaluation, rule, token};
@@ -169,17 +170,26 @@ async fn open(dir: &Path, calls: Calls) -> Api {
     ledger.submit(found, Actor::System).await.unwrap().unwrap();
     let issued = authorities.current().issuing.issue_server(&["localhost".to_owned()], now()).unwrap();
     let front = ServerCertificate::issued(&issued, now()).unwrap();
+    let (metadata, room) = (Arc::default(), Room::boundless());
+    let receiver = Receiver::new(
+        (receive::Config::default(), Duration::from_secs(86_400)),
+        (rows.clone(), samples.clone()),
+        ledger.clone(),
+        room.clone(),
+        Arc::clone(&metadata),
+    );
     Api {
         ledger,
         projection,
         samples,
         rows,
-        room: Room::boundless(),
+        room,
+        receiver: Arc::new(receiver),
         presence: Arc::new(Presence::new(Duration::from_secs(5), [], Instant::now())),
         quotas: Arc::default(),
         plan: Arc::new(ArcSwap::default()),
         statistics: Arc::default(),
-        metadata: Arc::default(),
+        metadata,
         about: Arc::new(About {
             version: "1.2.3".into(),
             cluster_id: "c1".into(),

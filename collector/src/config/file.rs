@@ -78,6 +78,9 @@ const KEYS: &[&str] = &[
     "retention.events_max_bytes",
     "storage.reserve_bytes",
     "storage.free_floor_bytes",
+    "receive.samples_per_second",
+    "receive.series_max",
+    "receive.body_max_bytes",
     "limits.handshake",
     "limits.opening",
     "limits.request",
@@ -140,6 +143,14 @@ impl Reader {
             "storage.free_floor_bytes" => config.room.free_floor_bytes = bytes(value)?,
             "retention.events" => config.keep_events = duration(value, 86_400, 3650 * 86_400)?,
             "retention.events_max_bytes" => config.events_bytes_max = bytes(value)?,
+            "receive.samples_per_second" => config.receive.samples_per_second = number(value, 1, u32::MAX)?,
+            "receive.series_max" => config.receive.series_max = number(value, 1, u32::MAX)? as usize,
+            "receive.body_max_bytes" => {
+                config.receive.body_bytes_max = usize::try_from(bytes(value)?)
+                    .ok()
+                    .filter(|bytes| (1 << 10..=64 << 20).contains(bytes))
+                    .ok_or("it is between 1KiB and 64MiB")?;
+            }
             "limits.handshake" => config.limits.handshake = duration(value, 1, 60)?,
             "limits.opening" => config.limits.opening = duration(value, 1, 60)?,
             "limits.request" => config.limits.request = duration(value, 1, 600)?,

@@ -1,4 +1,5 @@
-//! Rules across hosts: at their ticks, behind a watermark.
+//! Rules across hosts: at their ticks, behind a watermark. And host-local rules over received series, of whose hosts
+//! nobody says when a row is whole: all of them at their ticks, too, behind the watermark of the sources.
 //!
 //! The watermark is the slowest host that still sends; a host that is silent for longer than `SILENT` is not waited
 //! for. While such a host is silent, elements that were breached and vanish are held: its silence is no evidence.
@@ -46,8 +47,18 @@ pub(super) fn watermark(seen: impl Iterator<Item = Timestamp>, newest: Timestamp
     at.map(|at| Watermark { at, some_silent })
 }
 
+/// Which rules run, and over what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Rules across hosts, over everything.
+    Hosts,
+    /// Host-local rules, over what sources push.
+    Received,
+}
+
 /// What is known of the rules across hosts between two ticks, by rule: it outlives a new plan.
 pub(super) struct FleetRules {
+    over: Over,
     rules: HashMap<String, FleetProgress>,
 }
 
@@ -65,7 +76,7 @@ struct FleetProgress {
 
 impl FleetRules {
     /// The alerts of rules across hosts that were active at the start hold their elements as if nothing had happened.
-    pub(super) fn new(active: &[Alert], plan: &Plan) -> Self {
+    pub(super) fn new(over: Over, active: &[Alert], plan: &Plan) -> Self {
         let mut rules: HashMap<String, FleetProgress> = HashMap::new();
         for alert in active {
             let progress = rules.entry(alert.source_id.clone()).or_default();
@@ -73,7 +84,7 @@ impl FleetRules {
             let planned = plan.rules.iter().find(|planned| planned.rule.id.as_str() == alert.source_id);
             progress.held.extend(planned.and_then(|planned| element_of(alert, planned)));
         }
-        Self { rules }
+        Self { over, rules }
     }
 
     /// A new plan: rules that stay go on, and tell an empty result once.
@@ -92,7 +103,8 @@ impl FleetRules {
     ) -> (Vec<Evaluation>, Vec<Derived>) {
         let (mut evaluations, mut derived) = (Vec::new(), Vec::new());
         let mut stopwatch = Stopwatch::begin(burden);
-        for planned in plan.rules.iter().filter(|planned| !planned.host_local) {
+        let host_local = self.over == Over::Received;
+        for planned in plan.rules.iter().filter(|planned| planned.host_local == host_local) {
             let id = planned.rule.id.as_str();
             if !self.rules.contains_key(id) {
                 self.rules.insert(id.to_owned(), FleetProgress::default());
@@ -107,7 +119,7 @@ impl FleetRules {
                 }
                 statistics.moved();
                 let before = progress.ran_at.replace(tick);
-                let view = store.view();
+                let view = if host_local { store.view().of_received() } else { store.view() };
                 let result = run(planned, &view, tick, progress.active).and_then(|found| {
                     let when = When { at: tick, before, some_silent: watermark.some_silent };
                     match view.take_error() {

@@ -37,6 +37,8 @@ pub enum Access {
     Admin,
     /// Admins and paging tools.
     AdminOrConsumer,
+    /// Programs that push samples: not even admins, whose credential belongs into no other program's configuration.
+    Writer,
     /// Everyone with a certificate or a credential.
     Known,
 }
@@ -55,6 +57,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.QueryService/Series", Access::Viewer),
     ("/tocsin.v1.QueryService/Labels", Access::Viewer),
     ("/tocsin.v1.QueryService/LabelValues", Access::Viewer),
+    ("/tocsin.v1.QueryService/Metadata", Access::Viewer),
     ("/tocsin.v1.QueryService/ListHosts", Access::Viewer),
     ("/tocsin.v1.QueryService/GetHost", Access::Viewer),
     ("/tocsin.v1.AlertService/ListAlerts", Access::Viewer),
@@ -88,6 +91,7 @@ pub const METHODS: &[(&str, Access)] = &[
     ("/tocsin.v1.AdminService/ListRules", Access::Viewer),
     ("/tocsin.v1.AdminService/ReloadRules", Access::Operator),
     ("/tocsin.v1.AdminService/AcceptLoss", Access::Admin),
+    ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", Access::Writer),
     ("/grpc.health.v1.Health/Check", Access::Known),
     ("/grpc.health.v1.Health/Watch", Access::Known),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Viewer),
@@ -118,6 +122,9 @@ pub const PATHS: &[(&str, &str, Access)] = &[
     ("GET", "/api/v1/status/runtimeinfo", Access::Viewer),
     ("GET", "/api/v1/status/tsdb", Access::Viewer),
     ("GET", "/federate", Access::Viewer),
+    ("POST", "/api/v1/write", Access::Writer),
+    ("POST", "/v1/metrics", Access::Writer),
+    ("POST", "/api/v1/otlp/v1/metrics", Access::Writer),
 ];
 
 /// Why a call is refused. gRPC's UNAUTHENTICATED for the first, PERMISSION_DENIED for the others.
@@ -189,6 +196,7 @@ fn allows_role(access: Access, role: Role) -> bool {
     let people = match access {
         Access::Anonymous | Access::Agent => return false,
         Access::Known => return true,
+        Access::Writer => return role == Role::Writer,
         Access::ViewerOrConsumer | Access::AdminOrConsumer if role == Role::Consumer => return true,
         Access::Viewer | Access::ViewerOrConsumer => {
             &[Role::Viewer, Role::Responder, Role::Operator, Role::Admin][..]
@@ -214,7 +222,7 @@ mod tests {
     use std::collections::BTreeSet;
     use uuid::Uuid;
 
-    fn callers() -> [Caller; 7] {
+    fn callers() -> [Caller; 8] {
         let principal = |role| Caller::Principal { name: "kim".into(), role };
         [
             Caller::Anonymous,
@@ -224,64 +232,67 @@ mod tests {
             principal(Role::Responder),
             principal(Role::Operator),
             principal(Role::Admin),
+            principal(Role::Writer),
         ]
     }
 
-    // Columns: anonymous, agent, consumer, viewer, responder, operator, admin. x may, . may not.
+    // Columns: anonymous, agent, consumer, viewer, responder, operator, admin, writer. x may, . may not.
     const GOLDEN: &str = "
-        x......  /tocsin.v1.EnrollmentService/Enroll
-        .x.....  /tocsin.v1.EnrollmentService/Renew
-        x......  /tocsin.v1.EnrollmentService/Challenge
-        x......  /tocsin.v1.EnrollmentService/Recover
-        .x.....  /tocsin.v1.AgentService/Session
-        ...xxxx  /tocsin.v1.QueryService/Instant
-        ...xxxx  /tocsin.v1.QueryService/Range
-        ...xxxx  /tocsin.v1.QueryService/Subscribe
-        ...xxxx  /tocsin.v1.QueryService/Series
-        ...xxxx  /tocsin.v1.QueryService/Labels
-        ...xxxx  /tocsin.v1.QueryService/LabelValues
-        ...xxxx  /tocsin.v1.QueryService/ListHosts
-        ...xxxx  /tocsin.v1.QueryService/GetHost
-        ...xxxx  /tocsin.v1.AlertService/ListAlerts
-        ..xxxxx  /tocsin.v1.FeedService/Subscribe
-        ..x...x  /tocsin.v1.FeedService/Ack
-        ...xxxx  /tocsin.v1.FeedService/ListConsumers
-        ...xxxx  /tocsin.v1.IncidentService/ListIncidents
-        ...xxxx  /tocsin.v1.IncidentService/GetIncident
-        ....xxx  /tocsin.v1.IncidentService/Acknowledge
-        ....xxx  /tocsin.v1.IncidentService/AddNote
-        ....xxx  /tocsin.v1.IncidentService/Resolve
-        ...xxxx  /tocsin.v1.JobService/ListRuns
-        ...xxxx  /tocsin.v1.JobService/ListJobs
-        ....xxx  /tocsin.v1.JobService/GetRun
-        ...xxxx  /tocsin.v1.AdminService/GetStatus
-        ......x  /tocsin.v1.AdminService/CreateToken
-        ......x  /tocsin.v1.AdminService/ListTokens
-        .....xx  /tocsin.v1.AdminService/LabelHost
-        .....xx  /tocsin.v1.AdminService/RetireHost
-        ......x  /tocsin.v1.AdminService/RevokeHost
-        .....xx  /tocsin.v1.AdminService/AllowRecovery
-        ......x  /tocsin.v1.AdminService/CreatePrincipal
-        ......x  /tocsin.v1.AdminService/ListPrincipals
-        ......x  /tocsin.v1.AdminService/RevokePrincipal
-        ...xxxx  /tocsin.v1.AdminService/GetAuthority
-        ......x  /tocsin.v1.AdminService/BeginRotation
-        ......x  /tocsin.v1.AdminService/SwitchRotation
-        ......x  /tocsin.v1.AdminService/FinishRotation
-        ......x  /tocsin.v1.AdminService/CancelRotation
-        ...xxxx  /tocsin.v1.AdminService/ListRules
-        .....xx  /tocsin.v1.AdminService/ReloadRules
-        ......x  /tocsin.v1.AdminService/AcceptLoss
-        .xxxxxx  /grpc.health.v1.Health/Check
-        .xxxxxx  /grpc.health.v1.Health/Watch
-        ...xxxx  /grpc.reflection.v1.ServerReflection/ServerReflectionInfo
-        ...xxxx  /grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo
-        .......  /tocsin.v1.AdminService/Anything
-        .......  /tocsin.v1.AdminService
-        .......  tocsin.v1.QueryService/Instant
-        .......  /tocsin.v1.QueryService/Instant/
-        .......  /tocsin.v1.queryservice/instant
-        .......  /";
+        x.......  /tocsin.v1.EnrollmentService/Enroll
+        .x......  /tocsin.v1.EnrollmentService/Renew
+        x.......  /tocsin.v1.EnrollmentService/Challenge
+        x.......  /tocsin.v1.EnrollmentService/Recover
+        .x......  /tocsin.v1.AgentService/Session
+        ...xxxx.  /tocsin.v1.QueryService/Instant
+        ...xxxx.  /tocsin.v1.QueryService/Range
+        ...xxxx.  /tocsin.v1.QueryService/Subscribe
+        ...xxxx.  /tocsin.v1.QueryService/Series
+        ...xxxx.  /tocsin.v1.QueryService/Labels
+        ...xxxx.  /tocsin.v1.QueryService/LabelValues
+        ...xxxx.  /tocsin.v1.QueryService/Metadata
+        ...xxxx.  /tocsin.v1.QueryService/ListHosts
+        ...xxxx.  /tocsin.v1.QueryService/GetHost
+        ...xxxx.  /tocsin.v1.AlertService/ListAlerts
+        ..xxxxx.  /tocsin.v1.FeedService/Subscribe
+        ..x...x.  /tocsin.v1.FeedService/Ack
+        ...xxxx.  /tocsin.v1.FeedService/ListConsumers
+        ...xxxx.  /tocsin.v1.IncidentService/ListIncidents
+        ...xxxx.  /tocsin.v1.IncidentService/GetIncident
+        ....xxx.  /tocsin.v1.IncidentService/Acknowledge
+        ....xxx.  /tocsin.v1.IncidentService/AddNote
+        ....xxx.  /tocsin.v1.IncidentService/Resolve
+        ...xxxx.  /tocsin.v1.JobService/ListRuns
+        ...xxxx.  /tocsin.v1.JobService/ListJobs
+        ....xxx.  /tocsin.v1.JobService/GetRun
+        ...xxxx.  /tocsin.v1.AdminService/GetStatus
+        ......x.  /tocsin.v1.AdminService/CreateToken
+        ......x.  /tocsin.v1.AdminService/ListTokens
+        .....xx.  /tocsin.v1.AdminService/LabelHost
+        .....xx.  /tocsin.v1.AdminService/RetireHost
+        ......x.  /tocsin.v1.AdminService/RevokeHost
+        .....xx.  /tocsin.v1.AdminService/AllowRecovery
+        ......x.  /tocsin.v1.AdminService/CreatePrincipal
+        ......x.  /tocsin.v1.AdminService/ListPrincipals
+        ......x.  /tocsin.v1.AdminService/RevokePrincipal
+        ...xxxx.  /tocsin.v1.AdminService/GetAuthority
+        ......x.  /tocsin.v1.AdminService/BeginRotation
+        ......x.  /tocsin.v1.AdminService/SwitchRotation
+        ......x.  /tocsin.v1.AdminService/FinishRotation
+        ......x.  /tocsin.v1.AdminService/CancelRotation
+        ...xxxx.  /tocsin.v1.AdminService/ListRules
+        .....xx.  /tocsin.v1.AdminService/ReloadRules
+        ......x.  /tocsin.v1.AdminService/AcceptLoss
+        .......x  /opentelemetry.proto.collector.metrics.v1.MetricsService/Export
+        .xxxxxxx  /grpc.health.v1.Health/Check
+        .xxxxxxx  /grpc.health.v1.Health/Watch
+        ...xxxx.  /grpc.reflection.v1.ServerReflection/ServerReflectionInfo
+        ...xxxx.  /grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo
+        ........  /tocsin.v1.AdminService/Anything
+        ........  /tocsin.v1.AdminService
+        ........  tocsin.v1.QueryService/Instant
+        ........  /tocsin.v1.QueryService/Instant/
+        ........  /tocsin.v1.queryservice/instant
+        ........  /";
 
     // Cases: H15
     #[test]
@@ -304,41 +315,45 @@ mod tests {
 
     // Columns as above.
     const GOLDEN_PATHS: &str = "
-        ...xxxx  GET /api/v1/query
-        ...xxxx  HEAD /api/v1/query
-        ...xxxx  POST /api/v1/query
-        ...xxxx  GET /api/v1/query_range
-        ...xxxx  POST /api/v1/query_range
-        ...xxxx  GET /api/v1/query_exemplars
-        ...xxxx  POST /api/v1/query_exemplars
-        ...xxxx  GET /api/v1/format_query
-        ...xxxx  POST /api/v1/format_query
-        ...xxxx  GET /api/v1/series
-        ...xxxx  POST /api/v1/series
-        ...xxxx  GET /api/v1/labels
-        ...xxxx  POST /api/v1/labels
-        ...xxxx  GET /api/v1/label/{name}/values
-        ...xxxx  GET /api/v1/label/instance/values
-        ...xxxx  GET /api/v1/metadata
-        ...xxxx  GET /api/v1/rules
-        ...xxxx  GET /api/v1/alerts
-        ...xxxx  GET /api/v1/targets
-        ...xxxx  GET /api/v1/status/buildinfo
-        ...xxxx  GET /api/v1/status/runtimeinfo
-        ...xxxx  GET /api/v1/status/tsdb
-        ...xxxx  GET /federate
-        .......  POST /federate
-        .......  DELETE /api/v1/series
-        .......  PUT /api/v1/query
-        .......  get /api/v1/query
-        .......  GET /api/v1/label//values
-        .......  GET /api/v1/label/a/b/values
-        .......  GET /api/v1/label/instance/values/
-        .......  GET //api/v1/query
-        .......  GET /API/v1/query
-        .......  GET /api/v1/admin/tsdb/snapshot
-        .......  POST /tocsin.v1.AdminService/CreateToken
-        .......  GET /";
+        ...xxxx.  GET /api/v1/query
+        ...xxxx.  HEAD /api/v1/query
+        ...xxxx.  POST /api/v1/query
+        ...xxxx.  GET /api/v1/query_range
+        ...xxxx.  POST /api/v1/query_range
+        ...xxxx.  GET /api/v1/query_exemplars
+        ...xxxx.  POST /api/v1/query_exemplars
+        ...xxxx.  GET /api/v1/format_query
+        ...xxxx.  POST /api/v1/format_query
+        ...xxxx.  GET /api/v1/series
+        ...xxxx.  POST /api/v1/series
+        ...xxxx.  GET /api/v1/labels
+        ...xxxx.  POST /api/v1/labels
+        ...xxxx.  GET /api/v1/label/{name}/values
+        ...xxxx.  GET /api/v1/label/instance/values
+        ...xxxx.  GET /api/v1/metadata
+        ...xxxx.  GET /api/v1/rules
+        ...xxxx.  GET /api/v1/alerts
+        ...xxxx.  GET /api/v1/targets
+        ...xxxx.  GET /api/v1/status/buildinfo
+        ...xxxx.  GET /api/v1/status/runtimeinfo
+        ...xxxx.  GET /api/v1/status/tsdb
+        ...xxxx.  GET /federate
+        .......x  POST /api/v1/write
+        .......x  POST /v1/metrics
+        .......x  POST /api/v1/otlp/v1/metrics
+        ........  GET /api/v1/write
+        ........  POST /federate
+        ........  DELETE /api/v1/series
+        ........  PUT /api/v1/query
+        ........  get /api/v1/query
+        ........  GET /api/v1/label//values
+        ........  GET /api/v1/label/a/b/values
+        ........  GET /api/v1/label/instance/values/
+        ........  GET //api/v1/query
+        ........  GET /API/v1/query
+        ........  GET /api/v1/admin/tsdb/snapshot
+        ........  POST /tocsin.v1.AdminService/CreateToken
+        ........  GET /";
 
     // Cases: H15
     #[test]

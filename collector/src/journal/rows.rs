@@ -7,6 +7,7 @@
 mod followed;
 pub mod head;
 mod read;
+pub mod received;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::room::Room;
 use crate::samples::{SealedTo, Store};
 use head::Head;
 use read::{Decoder, Kept};
+use received::{Differing, NoRoom, Received};
 use write::Writer;
 
 /// Batches that wait for the writer. A batch is at most a megabyte, so this bounds what a slow disk piles up.
@@ -50,6 +52,8 @@ const KIND_STREAM: u8 = 1;
 const KIND_ROW: u8 = 2;
 const KIND_DERIVED: u8 = 3;
 const KIND_EVALUATED: u8 = 4;
+const KIND_RECEIVED_SERIES: u8 = 5;
+const KIND_RECEIVED: u8 = 6;
 
 /// A table of series that rows name.
 #[derive(Debug)]
@@ -118,6 +122,7 @@ enum Job {
     Tip { agent: AgentId, epoch: Epoch, reply: oneshot::Sender<Option<Tip>> },
     Gap { agent: AgentId, epoch: Epoch, first: u64, last: u64, acknowledge: watch::Sender<Ranges> },
     Derived(Vec<Derived>),
+    Received(Received, oneshot::Sender<Result<Differing, NoRoom>>),
     Standing(oneshot::Sender<Standing>),
     Head(oneshot::Sender<Head>),
     Evaluated(u64),
@@ -148,6 +153,8 @@ impl Tip {
 pub struct Standing {
     /// Everything up to here is durable and in the sample store.
     pub through: u64,
+    /// The last of it that rules run over; 0 when there was none since the start. Once that is evaluated, all is.
+    pub newest_row: u64,
     pub lanes: Vec<LaneProgress>,
     /// First row and youngest event time of each segment, oldest first.
     pub segments: Vec<(u64, Timestamp)>,
@@ -419,6 +426,16 @@ impl Opened {
                     if to_show(derived.at) {
                         show_derived(&self.store, derived);
                     }
+                }
+                Ok(Some(Kept::Received(mut samples, missing))) => {
+                    if missing > 0 {
+                        let why = "the table of their series is damaged";
+                        self.problems.push(format!("{missing} received samples of row {seq} of the samples journal are missing: {why}"));
+                    }
+                    let youngest = samples.iter().map(|sample| sample.at).max();
+                    self.note_segment(seq, youngest.unwrap_or(Timestamp::MIN));
+                    samples.retain(|sample| to_show(sample.at));
+                    decoder.received.show(&samples);
                 }
                 Ok(Some(Kept::Evaluated(through))) => {
                     let rest = self.unevaluated.partition_point(|row| row.samples_seq <= through);

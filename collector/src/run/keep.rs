@@ -140,7 +140,11 @@ impl Keeping {
             return;
         }
         // What is not evaluated yet stays in the journal, and a start evaluates it.
-        let evaluated_through = self.statistics.evaluated_through().min(standing.through);
+        // Once the last row that rules run over is, everything up to here is: rules run over nothing else.
+        let evaluated_through = match self.statistics.evaluated_through() {
+            evaluated if standing.newest_row <= evaluated => standing.through,
+            evaluated => evaluated.min(standing.through),
+        };
         let samples_from = standing.needed_from(sealed_to).min(evaluated_through + 1);
         let record = Sealed {
             samples_from,

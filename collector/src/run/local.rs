@@ -25,6 +25,8 @@ use crate::evaluate::statistics::GroupStanding;
 use crate::identity::authorise::{Caller, authorise_path};
 use crate::ingest::quota::Limited;
 use crate::listen::Counts;
+use crate::receive::SourceStanding;
+use crate::receive::refused::Reason;
 use crate::web;
 
 /// The counts of the listeners, by their names.
@@ -98,7 +100,10 @@ async fn answer(
             text(StatusCode::OK, [vec!["ready".to_owned()], trouble].concat().join("; ") + "\n")
         }
         "/metrics" => {
-            let page = metrics(parts) + &connections(doors) + &rule_groups(parts.statistics.groups());
+            let page = metrics(parts)
+                + &connections(doors)
+                + &sources(parts)
+                + &rule_groups(parts.statistics.groups());
             text(StatusCode::OK, page)
         }
         _ if is_query => {
@@ -244,6 +249,34 @@ fn connections(doors: &Doors) -> String {
     for (listener, counts) in doors.iter() {
         for (result, count) in counts.all() {
             out.push_str(&format!("{name}{{listener=\"{listener}\",result=\"{result}\"}} {count}\n"));
+        }
+    }
+    out
+}
+
+/// What programs that push samples have sent, by source. A principal's name has nothing to escape.
+fn sources(parts: &Parts) -> String {
+    let (mut out, standings) = (String::new(), parts.receiver.sources());
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&SourceStanding) -> u64| {
+        let name = format!("tocsin_collector_source_{name}");
+        out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        for standing in &standings {
+            out.push_str(&format!("{name}{{source=\"{}\"}} {}\n", standing.source, value(standing)));
+        }
+    };
+    family("requests_total", "counter", "Requests with pushed samples.", |source| source.requests);
+    family("samples_total", "counter", "Pushed samples that were taken.", |source| source.written);
+    family("held_back_total", "counter", "Requests over their source's allowance.", |source| {
+        source.held_back
+    });
+    family("series", "gauge", "Series that came within the last hour.", |source| source.series as u64);
+    let name = "tocsin_collector_source_refused_total";
+    let help = "Pushed samples that were not taken, by reason.";
+    out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n"));
+    for SourceStanding { source, refused, .. } in &standings {
+        for reason in Reason::ALL {
+            let (word, count) = (reason.as_str(), refused.count(reason));
+            out.push_str(&format!("{name}{{source=\"{source}\",reason=\"{word}\"}} {count}\n"));
         }
     }
     out

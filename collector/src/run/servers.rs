@@ -30,7 +30,8 @@ use crate::listen::certificate::ServerCertificate;
 use crate::listen::descriptors::Doors;
 use crate::listen::tls::{Admit, TlsMin, agents_tls, front_tls};
 use crate::listen::{Clients, FRONT_CONNECTIONS, Limits};
-use crate::web;
+use crate::receive::otlp::service::MetricsService;
+use crate::{receive, web};
 
 /// A series table of 20,000 series fits.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -145,10 +146,15 @@ fn front_router(
     api: Api,
     routes: axum::Router,
 ) -> Result<tonic::transport::server::Router<Guarded>, StartError> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .build_v1()
-        .map_err(|error| StartError::other("describe the services", error))?;
+    let describe = || {
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+    };
+    let failed = |error| StartError::other("describe the services", error);
+    let reflection = describe().build_v1().map_err(failed)?;
+    // Python's library and older tools ask by this name only.
+    let older_reflection = describe().build_v1alpha().map_err(failed)?;
+    let receiver = parts.receiver.clone();
+    let routes = routes.merge(receive::http::routes(receiver.clone(), parts.config.limits.answer));
     let (_, health) = tonic_health::server::health_reporter();
     let router = server(&parts.config.limits)
         .accept_http1(true)
@@ -158,7 +164,9 @@ fn front_router(
         .add_routes(Routes::from(routes))
         .add_service(health)
         .add_service(reflection)
+        .add_service(older_reflection)
         .add_service(EnrollmentServiceServer::new(enrollment).max_decoding_message_size(ENROLLMENT_BYTES_MAX))
+        .add_service(MetricsService::new(receiver))
         .add_service(AdminServiceServer::new(api.clone()))
         .add_service(AlertServiceServer::new(api.clone()))
         .add_service(FeedServiceServer::new(api.clone()))
@@ -178,6 +186,7 @@ fn api(parts: &Parts, front: Arc<ServerCertificate>) -> Api {
         rows: parts.rows.clone(),
         presence: parts.presence.clone(),
         room: parts.room.clone(),
+        receiver: parts.receiver.clone(),
         quotas: parts.quotas.clone(),
         plan: parts.plan.clone(),
         statistics: parts.statistics.clone(),

@@ -46,6 +46,20 @@ impl Head {
         if sound { Ok(Place::Packed(start..end)) } else { Err(Malformed("a column outside its chunk")) }
     }
 
+    /// Where the packed ones of these columns lie in a body of `body` bytes; empty when none is, or all is damaged.
+    pub(crate) fn stretch(&self, columns: std::ops::Range<usize>, body: usize) -> std::ops::Range<usize> {
+        let packed = |at: &usize| self.entries.get(*at).is_some_and(|entry| entry & INLINE == 0);
+        let (first, last) = (columns.clone().find(packed), columns.rev().find(packed));
+        let place = |at: Option<usize>| match self.place(at?, body).ok()? {
+            Place::Packed(range) => Some(range),
+            Place::Constant(_) => None,
+        };
+        match (place(first), place(last)) {
+            (Some(first), Some(last)) if first.start < last.end => first.start..last.end,
+            _ => 0..0,
+        }
+    }
+
     /// As the bytes of a block file.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(8 + self.entries.len() * 4 + self.times.len());

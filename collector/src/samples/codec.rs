@@ -1,7 +1,7 @@
 //! How one column of values, or of times, becomes bytes, and comes back bit for bit.
 //!
 //! A column of values takes the first class that holds it exactly: all equal; decimals of at most nine places as
-//! integers, delta, pco; else pco over the floats themselves. Short columns, and those that pco cannot shrink, are
+//! integers (or, where these are multiples of something, as those multiples), delta, pco; else pco over the floats themselves. Short columns, and those that pco cannot shrink, are
 //! kept as they are. Cells that hold `ABSENT` cost a bit each and are left out of what is compressed. Every class
 //! keeps NaN payloads, signed zeros and infinities. A column does not know its length: the caller does.
 
@@ -28,6 +28,8 @@ const RAW: u8 = 0x02;
 const SPARSE: u8 = 0x03;
 /// The low nibble is the count of decimal places.
 const DECIMAL: u8 = 0x10;
+/// As `DECIMAL`, of which all are as many steps of one size from the first: pages, kilobytes. Since format 2 of blocks.
+const STEPS: u8 = 0x30;
 const REGULAR_TIMES: u8 = 0x20;
 const TIMES: u8 = 0x21;
 
@@ -84,8 +86,18 @@ fn encode_present(values: &[f64], effort: Effort, out: &mut Vec<u8>) {
     let raw_size = 1 + values.len() * 8;
     if values.len() >= PCO_VALUES_MIN {
         let packed = match decimals(values) {
-            Some((places, integers)) => {
-                out.push(DECIMAL | places);
+            Some((places, mut integers)) => {
+                match step(&integers) {
+                    1 => out.push(DECIMAL | places),
+                    size => {
+                        out.push(STEPS | places);
+                        let first = integers[0];
+                        put_varint(out, zigzag(first));
+                        put_varint(out, size);
+                        // All are below 2^53, so are their differences below 2^54.
+                        integers.iter_mut().for_each(|integer| *integer = (*integer - first) / size as i64);
+                    }
+                }
                 compress(&integers, &integer_config(effort), out)
             }
             None => {
@@ -120,11 +132,34 @@ fn scaled(value: f64, places: usize) -> Option<i64> {
     exact.then_some(integer as i64)
 }
 
+/// The greatest number that divides the differences of integers; one when there is no greater, or no difference.
+fn step(integers: &[i64]) -> u64 {
+    let mut step = 0;
+    for pair in integers.windows(2) {
+        step = common(step, pair[1].abs_diff(pair[0]));
+        if step == 1 {
+            break;
+        }
+    }
+    step.max(1)
+}
+
+/// The greatest common divisor; of zero and another number, the other.
+fn common(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 fn integer_config(effort: Effort) -> ChunkConfig {
     ChunkConfig::default()
         .with_compression_level(effort.level())
         .with_mode_spec(ModeSpec::Classic)
-        .with_delta_spec(DeltaSpec::TryConsecutive(1))
+        .with_delta_spec(match effort {
+            Effort::Sealing => DeltaSpec::TryConsecutive(1),
+            Effort::Joining => DeltaSpec::Auto,
+        })
 }
 
 /// Appends pco's header, model and page; `false` when pco refuses, and the caller keeps the values as they are.
@@ -171,6 +206,14 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize) -> Result<Vec<f64>, Malf
             let power = POWERS[usize::from(tag & 0x0f)];
             let integers = decompress::<i64>(rest, count)?;
             Ok(integers.into_iter().map(|integer| integer as f64 / power).collect())
+        }
+        tag if tag & 0xf0 == STEPS && usize::from(tag & 0x0f) <= PLACES_MAX => {
+            let mut reader = Reader(rest);
+            let (first, size) = (unzigzag(reader.varint()?), reader.varint()? as i64);
+            let power = POWERS[usize::from(tag & 0x0f)];
+            let steps = decompress::<i64>(reader.0, count)?;
+            let value = |step: i64| first.wrapping_add(step.wrapping_mul(size)) as f64 / power;
+            Ok(steps.into_iter().map(value).collect())
         }
         _ => Err(Malformed("a column of an unknown class")),
     }
@@ -254,9 +297,12 @@ mod tests {
             ("constant negative zero", vec![-0.0; 120], CONSTANT),
             ("constant staleness", vec![STALE_NAN; 3], CONSTANT),
             ("constant infinity", vec![f64::INFINITY; 9], CONSTANT),
-            ("counter", column(&|at| f64::from(at * 37)), DECIMAL),
+            ("counter", column(&|at| f64::from(at * 37 + at % 3)), DECIMAL),
+            ("pages", column(&|at| 4096.0 * f64::from(1000 + (at * at) % 77)), STEPS),
+            ("steps from an odd place", column(&|at| -7.0 + 12.0 * f64::from(at)), STEPS),
+            ("twentieths", column(&|at| f64::from(at * 3 % 50) / 20.0), STEPS | 2),
             ("hundredths", column(&|at| f64::from(at * at) / 100.0), DECIMAL | 2),
-            ("nanoseconds", column(&|at| f64::from(at * 7 + 1) / 1e9), DECIMAL | 9),
+            ("nanoseconds", column(&|at| f64::from(at * at * 7 + at % 3) / 1e9), DECIMAL | 9),
             ("zeros of both signs", column(&|at| if at % 2 == 0 { 0.0 } else { -0.0 }), FLOATS),
             ("thirds", column(&|at| f64::from(at / 16) / 3.0), FLOATS),
             ("an end", column(&|at| if at == 119 { STALE_NAN } else { f64::from(at / 40) / 3.0 }), FLOATS),

@@ -41,9 +41,12 @@ pub fn block(data: &[u8]) {
 /// Parts of a block, each with its leading byte.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for values in
-        [vec![1.0; 40], (0..40).map(f64::from).collect(), (0..40).map(|n| f64::from(n).sqrt()).collect()]
-    {
+    for values in [
+        vec![1.0; 40],
+        (0..40).map(f64::from).collect(),
+        (0..40).map(|n| f64::from(n * n) * 4096.0).collect(),
+        (0..40).map(|n| f64::from(n).sqrt()).collect(),
+    ] {
         let mut seed = vec![3, 40, 0];
         codec::encode_values(&values, codec::Effort::Sealing, &mut seed);
         seeds.push(seed);

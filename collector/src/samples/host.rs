@@ -4,6 +4,8 @@
 //! late rows; both are packed into closed chunks as they fill. A series that left the agent's table gets one
 //! staleness marker at the first row without it. Nothing here knows of files, other hosts or locks.
 
+mod received;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use super::latest::{Newest, last_present};
 use super::merge::{Merge, rows_between};
 use super::open::{Open, Position};
 use super::rewrite::in_order;
-use super::series::{Series, SeriesKey, Visit};
+use super::series::{Series, SeriesKey, Visit, next_generation};
 use super::window::Window;
 
 /// The most series in an agent's table: forty times a usual host, and a bound on what one agent can make us hold.
@@ -91,12 +93,15 @@ pub(crate) struct Host {
     closed: Vec<Held>,
     /// The newest row of the agent, recorded series not counted.
     pub(crate) last_row: Option<Timestamp>,
+    /// Another one whenever slots are renumbered; unique in the process.
+    numbering: u64,
 }
 
 impl Host {
     pub(crate) fn new(target: Labels) -> Self {
         let (tables, current, open, late, closed, last_row) = Default::default();
-        Self { series: Series::new(target), tables, current, open, late, closed, last_row }
+        let (series, numbering) = (Series::new(target), next_generation());
+        Self { series, tables, current, open, late, closed, last_row, numbering }
     }
 
     /// Adds a row: a value for each series of the table. A row already there is left as it is.
@@ -325,6 +330,7 @@ impl Host {
             slots.iter().filter_map(|slot| renumbered[*slot as usize]).collect()
         };
         self.tables.clear();
+        self.numbering = next_generation();
         self.current = self.current.as_ref().map(renumber);
         self.closed.iter_mut().for_each(|held| held.slots = renumber(&held.slots));
         for rows in [&mut self.open, &mut self.late] {

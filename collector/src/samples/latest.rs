@@ -9,12 +9,13 @@ use std::sync::Arc;
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 
-use super::blocks::{Block, BlockError};
+use super::blocks::Block;
 use super::codec::is_absent;
 use super::host::Host;
 use super::merge::rows_between;
-use super::select::{Found, Heads, SelectError, chunks};
+use super::select::SelectError;
 use super::series::Wanted;
+use super::stored::{Chunks, Found};
 
 /// Takes a series' labels as read, the time of its newest sample in milliseconds and its value.
 pub type VisitLatest<'v> = dyn FnMut(&Labels, i64, f64) + 'v;
@@ -80,15 +81,14 @@ impl<'v> Latest<'v> {
         wanted: &Wanted,
         blocks: &[Arc<Block>],
     ) -> Result<(), SelectError> {
-        let mut heads = Heads::default();
-        for (labels, found) in Found::all((agent, host), slots, wanted, blocks, self.span) {
+        let found = Found::all((agent, host), slots, wanted, blocks, self.span);
+        let mut chunks = Chunks::new(blocks, agent, self.span, &found);
+        for (labels, found) in found {
             let mut newest = match found.slot {
                 Some(slot) => host.latest(slot, self.span)?,
                 None => Newest::default(),
             };
-            for (number, id) in found.stored.iter().rev() {
-                in_block((&blocks[*number], *number), (agent, *id), self.span, &mut heads, &mut newest)?;
-            }
+            chunks.latest(&found, &mut newest)?;
             self.hand_out(&labels, newest)?;
         }
         Ok(())
@@ -100,23 +100,4 @@ impl<'v> Latest<'v> {
         (self.visit)(labels, time, value);
         Ok(())
     }
-}
-
-/// Offers what a block has of a series, its last chunk first.
-fn in_block(
-    (block, number): (&Block, usize),
-    (agent, id): (Option<AgentId>, u32),
-    span: (i64, i64),
-    heads: &mut Heads,
-    newest: &mut Newest,
-) -> Result<(), BlockError> {
-    for (place, chunk) in chunks(block, agent, span).rev() {
-        let columns = block.index.lists.get(chunk.list as usize);
-        let column = columns.and_then(|list| list.binary_search(&id).ok());
-        let Some(column) = column.filter(|_| newest.wants((chunk.first, chunk.last), span)) else { continue };
-        let (head, times) = heads.get((number, place), block, chunk)?;
-        let values = block.values(chunk, head, column)?;
-        newest.offer(last_present(times, span, |row| values[row]));
-    }
-    Ok(())
 }

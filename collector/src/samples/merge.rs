@@ -21,12 +21,41 @@ impl Merge {
     /// Adds the cells of a part that hold a value and lie in (from, to]; the part's times ascend.
     pub(crate) fn push(&mut self, times: &[i64], values: &[f64], (from, to): (i64, i64)) {
         let (low, high) = rows_between(times, (from, to));
-        let cells = times[low..high].iter().zip(&values[low..high]).filter(|(_, value)| !is_absent(**value));
+        self.push_rows(&times[low..high], &values[low..high]);
+    }
+
+    /// Adds the cells of a part that hold a value; its times ascend.
+    pub(crate) fn push_rows(&mut self, times: &[i64], values: &[f64]) {
         let before = self.times.len();
-        for (time, value) in cells {
-            self.times.push(*time);
-            self.values.push(*value);
+        if !values.iter().any(|value| is_absent(*value)) {
+            self.times.extend_from_slice(times);
+            self.values.extend_from_slice(values);
+        } else {
+            let cells = times.iter().zip(values).filter(|(_, value)| !is_absent(**value));
+            self.times.extend(cells.clone().map(|(time, _)| *time));
+            self.values.extend(cells.map(|(_, value)| *value));
         }
+        self.look_at_order(before);
+    }
+
+    /// Adds a part that is `value` in every row.
+    pub(crate) fn push_constant(&mut self, times: &[i64], value: f64) {
+        let before = self.times.len();
+        self.times.extend_from_slice(times);
+        self.values.resize(self.times.len(), value);
+        self.look_at_order(before);
+    }
+
+    /// Adds another series' parts: they were written after these.
+    pub(crate) fn append(&mut self, later: &Self) {
+        let before = self.times.len();
+        self.times.extend_from_slice(&later.times);
+        self.values.extend_from_slice(&later.values);
+        self.disordered |= later.disordered;
+        self.look_at_order(before);
+    }
+
+    fn look_at_order(&mut self, before: usize) {
         let overlaps =
             before > 0 && self.times.get(before).is_some_and(|time| *time <= self.times[before - 1]);
         self.disordered |= overlaps;

@@ -4,19 +4,18 @@
 //! the order in which they were written: blocks, closed chunks, late rows, open rows. Memory is looked at before the
 //! list of blocks: a chunk leaves memory only once its block is listed, so nothing is missed in between.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tocsin_shared::identity::AgentId;
 use tocsin_shared::labels::Labels;
 
-use super::block::ChunkAt;
 use super::blocks::{Block, BlockError};
 use super::bytes::Malformed;
-use super::chunk::Head;
 use super::host::Host;
 use super::merge::{Merge, rows_between};
-use super::series::{Visit, Wanted, resolve};
+use super::series::{Visit, Wanted};
+use super::stored::{Chunks, Found, chunks};
 
 /// Why a selection ended early. What was visited before is right, but not all.
 #[derive(Debug, thiserror::Error)]
@@ -38,40 +37,6 @@ pub(crate) struct Selection<'v> {
     merge: Merge,
     pub(crate) scratch: Vec<f64>,
     visit: &'v mut Visit<'v>,
-}
-
-/// Where a series of a host has samples.
-#[derive(Default)]
-pub(crate) struct Found {
-    pub(crate) slot: Option<u32>,
-    /// Block and the series' number in it, oldest first.
-    pub(crate) stored: Vec<(usize, u32)>,
-}
-
-impl Found {
-    /// The series of a host that match and may have samples in the span, in these blocks or in these slots.
-    pub(crate) fn all(
-        (agent, host): (Option<AgentId>, &Host),
-        slots: &[u32],
-        wanted: &Wanted,
-        blocks: &[Arc<Block>],
-        span: (i64, i64),
-    ) -> HashMap<Labels, Self> {
-        let mut found: HashMap<Labels, Self> = HashMap::new();
-        for (number, block) in blocks.iter().enumerate() {
-            for id in matching(block, agent, span, wanted) {
-                let (labels, complete) = &block.index.series[id as usize];
-                let read_as = resolve(labels, *complete, host.series.target());
-                if (wanted.matches)(&read_as) {
-                    found.entry(read_as).or_default().stored.push((number, id));
-                }
-            }
-        }
-        for slot in slots {
-            found.entry(host.series.labels(*slot).clone()).or_default().slot = Some(*slot);
-        }
-        found
-    }
 }
 
 impl<'v> Selection<'v> {
@@ -109,26 +74,33 @@ impl<'v> Selection<'v> {
         wanted: &Wanted,
         blocks: &[Arc<Block>],
     ) -> Result<(), SelectError> {
-        let mut heads = Heads::default();
-        for (labels, found) in Found::all((agent, host), slots, wanted, blocks, self.span) {
+        let found = Found::all((agent, host), slots, wanted, blocks, self.span);
+        self.found((agent, host), &found, blocks)
+    }
+
+    /// Hands out these series of a host, one after the other.
+    pub(crate) fn found(
+        &mut self,
+        (agent, host): (Option<AgentId>, &Host),
+        found: &[(Labels, Found)],
+        blocks: &[Arc<Block>],
+    ) -> Result<(), SelectError> {
+        let mut chunks = Chunks::new(blocks, agent, self.span, found);
+        for (labels, found) in found {
             self.merge.clear();
-            for (number, id) in found.stored {
-                let block = &blocks[number];
-                for (place, chunk) in chunks(block, agent, self.span) {
-                    let columns = block.index.lists.get(chunk.list as usize);
-                    let Some(column) = columns.and_then(|list| list.binary_search(&id).ok()) else {
-                        continue;
-                    };
-                    let (head, times) = heads.get((number, place), block, chunk)?;
-                    self.merge.push(times, &block.values(chunk, head, column)?, self.span);
-                }
-            }
+            chunks.gather(found, &mut self.merge)?;
             if let Some(slot) = found.slot {
                 host.gather(slot, self.span, &mut self.merge)?;
             }
-            self.hand_out(&labels)?;
+            self.hand_out(labels)?;
         }
         Ok(())
+    }
+
+    /// Hands out a series that was gathered elsewhere.
+    pub(crate) fn give(&mut self, labels: &Labels, merge: Merge) -> Result<(), SelectError> {
+        self.merge = merge;
+        self.hand_out(labels)
     }
 
     fn hand_out(&mut self, labels: &Labels) -> Result<(), SelectError> {
@@ -146,16 +118,6 @@ impl<'v> Selection<'v> {
     }
 }
 
-/// The chunks of a host in a block that reach into a span, with their place among the host's.
-pub(crate) fn chunks(
-    block: &Block,
-    agent: Option<AgentId>,
-    (from, to): (i64, i64),
-) -> impl DoubleEndedIterator<Item = (usize, &ChunkAt)> {
-    let chunks = block.index.host(agent).map_or(&[][..], |host| &host.chunks);
-    chunks.iter().enumerate().filter(move |(_, chunk)| chunk.first <= to && from < chunk.last)
-}
-
 /// The times of a host's rows in a span, in memory and in blocks, ascending.
 pub(crate) fn row_times(
     (agent, host): (Option<AgentId>, &Host),
@@ -165,50 +127,11 @@ pub(crate) fn row_times(
     let mut times = BTreeSet::new();
     host.row_times(span, &mut times)?;
     for block in blocks {
-        for (_, chunk) in chunks(block, agent, span) {
+        for chunk in chunks(block, agent, span) {
             let all = block.times(&block.head(chunk)?)?;
             let (low, high) = rows_between(&all, span);
             times.extend(&all[low..high]);
         }
     }
     Ok(times)
-}
-
-/// The series of a host in a block that the index cannot rule out.
-pub(crate) fn matching(block: &Block, agent: Option<AgentId>, span: (i64, i64), wanted: &Wanted) -> Vec<u32> {
-    let lists = chunks(block, agent, span).map(|(_, chunk)| chunk.list);
-    let mut lists = lists.collect::<Vec<_>>();
-    lists.sort_unstable();
-    lists.dedup();
-    let mut ids = lists
-        .iter()
-        .flat_map(|list| block.index.columns(*list, wanted.metric()))
-        .copied()
-        .collect::<Vec<_>>();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
-/// The chunk heads one selection has read of a host: many series share each.
-#[derive(Default)]
-pub(crate) struct Heads(HashMap<(usize, usize), (Head, Vec<i64>)>);
-
-impl Heads {
-    pub(crate) fn get(
-        &mut self,
-        place: (usize, usize),
-        block: &Block,
-        chunk: &ChunkAt,
-    ) -> Result<(&Head, &[i64]), BlockError> {
-        let (head, times) = match self.0.entry(place) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(gap) => {
-                let head = block.head(chunk)?;
-                let times = block.times(&head)?;
-                gap.insert((head, times))
-            }
-        };
-        Ok((head, times))
-    }
 }

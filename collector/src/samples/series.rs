@@ -13,7 +13,7 @@ use tocsin_shared::labels::{Labels, METRIC_NAME};
 /// Generations are unique in the process, so that a cache handed to the wrong host finds nothing instead of another series.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
-fn next_generation() -> u64 {
+pub(crate) fn next_generation() -> u64 {
     GENERATION.fetch_add(1, Ordering::Relaxed)
 }
 

@@ -6,7 +6,7 @@
 //! that has one.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tocsin_promql::{MatchOp, Selector, Source};
@@ -17,8 +17,11 @@ use tocsin_shared::time::Timestamp;
 use super::Store;
 use super::host::Host;
 use super::latest::{Latest, VisitLatest};
-use super::select::{SelectError, Selection, matching};
+use super::received::is_received;
+use super::select::{SelectError, Selection};
 use super::series::{Visit, Wanted, resolve};
+use super::stored::matching;
+use super::together::Together;
 
 /// The most samples one selection gives unless the caller asks for more: a day at 10 s of 115 series.
 pub const SELECT_SAMPLES_MAX: u64 = 1_000_000;
@@ -156,11 +159,35 @@ impl<'a> HostView<'a> {
 /// All hosts' samples. Do not append from within `visit`.
 pub struct View<'a> {
     pub(super) store: &'a Store,
+    pub(super) of_received: bool,
     pub(super) samples_max: u64,
     pub(super) error: RefCell<Option<SelectError>>,
 }
 
+/// Series that were visited, where two sources may have the same one.
+struct Once(Option<HashSet<Labels>>);
+
+impl Once {
+    fn is_first(&mut self, labels: &Labels) -> bool {
+        self.0.as_mut().is_none_or(|seen| seen.insert(labels.clone()))
+    }
+}
+
 impl View<'_> {
+    fn hosts(&self) -> (Vec<(Option<AgentId>, Arc<RwLock<Host>>)>, Once) {
+        let (mut hosts, shared) = self.store.hosts_to_read();
+        if self.of_received {
+            hosts.retain(|(agent, _)| agent.is_some_and(is_received));
+        }
+        (hosts, Once(shared.then(HashSet::new)))
+    }
+
+    /// Leaves out what agents sent and what rules recorded.
+    pub fn of_received(mut self) -> Self {
+        self.of_received = true;
+        self
+    }
+
     /// Sets how many samples one selection may give.
     pub fn with_samples_max(mut self, samples_max: u64) -> Self {
         self.samples_max = samples_max;
@@ -180,20 +207,26 @@ impl View<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), SelectError> {
         let span = (from.as_millis(), to.as_millis());
-        let mut visit = |labels: &_, times: &[i64], values: &[f64]| visit(labels, times, values);
+        let (hosts, mut once) = self.hosts();
+        let mut visit = |labels: &Labels, times: &[i64], values: &[f64]| {
+            if once.is_first(labels) {
+                visit(labels, times, values);
+            }
+        };
         let mut selection = Selection::new(span, self.samples_max, &mut visit);
-        for (agent, host) in self.store.hosts() {
+        let mut together = Together::default();
+        for (agent, host) in hosts {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             if host.series.excluded(wanted) {
                 continue;
             }
             let slots = host.series.find(wanted);
-            match self.store.blocks.overlapping(span).as_slice() {
-                [] => selection.memory(&host, &slots)?,
-                blocks => selection.stored((agent, &host), &slots, wanted, blocks)?,
+            match self.store.blocks.overlapping(span) {
+                none if none.is_empty() => selection.memory(&host, &slots)?,
+                blocks => together.add(&mut selection, (agent, &host), &slots, wanted, blocks)?,
             }
         }
-        Ok(())
+        together.read(&mut selection)
     }
 
     /// Visits each series of any host that matches and has samples in (from, to], with the newest of them.
@@ -204,9 +237,14 @@ impl View<'_> {
         visit: &mut VisitLatest<'_>,
     ) -> Result<(), SelectError> {
         let span = (from.as_millis(), to.as_millis());
-        let mut visit = |labels: &_, time, value| visit(labels, time, value);
+        let (hosts, mut once) = self.hosts();
+        let mut visit = |labels: &Labels, time, value| {
+            if once.is_first(labels) {
+                visit(labels, time, value);
+            }
+        };
         let mut latest = Latest::new(span, self.samples_max, &mut visit);
-        for (agent, host) in self.store.hosts() {
+        for (agent, host) in hosts {
             let host = host.read().unwrap_or_else(PoisonError::into_inner);
             if host.series.excluded(wanted) {
                 continue;

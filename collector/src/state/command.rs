@@ -214,6 +214,8 @@ pub enum Matter {
     Store,
     /// This consumer of the feed is far behind.
     Consumer(String),
+    /// This source writes more series than it may.
+    Source(String),
 }
 
 /// A person's or a tool's act on an incident.

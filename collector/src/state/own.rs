@@ -93,9 +93,17 @@ pub(super) fn stands(d: &mut Decision<'_>, matter: &Matter, instance: &str, trou
             Severity::Warning,
             "`tocsin status`, then whether that tool runs and reaches the collector",
         ),
+        // Its new series are missing, and rules over them say nothing.
+        Matter::Source(_) => (
+            "collector/receive",
+            "SourceSeriesLimit",
+            Severity::Warning,
+            "the label with the most values: drop or relabel it where the source sends it, or raise receive.series_max",
+        ),
     };
     let identity = match matter {
         Matter::Consumer(name) => Labels::new([("consumer", name.as_str())]),
+        Matter::Source(name) => Labels::new([("source", name.as_str())]),
         _ => Labels::empty(),
     };
     let (instance, look_first) = (Some(instance), Some(look_first));
@@ -117,6 +125,7 @@ mod tests {
             (Matter::Store, "StoreRebuilt", Severity::Warning),
             (Matter::Memory, "CollectorMemoryShort", Severity::Critical),
             (Matter::Consumer("pager".into()), "FeedConsumerLags", Severity::Warning),
+            (Matter::Source("prometheus".into()), "SourceSeriesLimit", Severity::Warning),
         ] {
             let mut desk = Desk::default();
             let stands = |trouble: Option<&str>| Command::CollectorStands {

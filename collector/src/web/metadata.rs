@@ -76,7 +76,7 @@ fn names(store: &Store, known: &Metadata, ended: &Ended) -> Result<BTreeSet<Stri
 }
 
 /// What a metric is, as its senders say, else as the product knows it of its agents.
-pub(super) fn describe(known: &Metadata, name: &str) -> Option<Description> {
+pub(crate) fn describe(known: &Metadata, name: &str) -> Option<Description> {
     known.get(name).or_else(|| {
         let is_agents = name == "up" || AGENTS.iter().any(|family| name.starts_with(family));
         let (kind, unit) = is_agents.then(|| metric::describe(name))?;

@@ -64,5 +64,5 @@ enums! {
     LossState: Torn, Covered, Open, Accepted, Restored, Settled, Rewound;
     IncidentStatus: Triggered, Acknowledged, Resolved;
     AuthorityState: Incoming, Issuing, Outgoing, Retired;
-    Role: Viewer, Responder, Operator, Admin, Consumer;
+    Role: Viewer, Responder, Operator, Admin, Consumer, Writer;
 }

@@ -46,6 +46,8 @@ fn lines_that_are_understood() {
         "query up --start 1h --plot --limit 3",
         "query up -o csv",
         "query up -o plain --limit 0",
+        "top",
+        "top --once --env prod --filter db- --sort cpu",
         "alerts --pending --resolved",
         "incidents --all --limit 5",
         "incident show INC-12",

@@ -58,6 +58,7 @@ pub enum RoleName {
     Operator,
     Admin,
     Consumer,
+    Writer,
 }
 
 impl From<RoleName> for pb::Role {
@@ -68,6 +69,7 @@ impl From<RoleName> for pb::Role {
             RoleName::Operator => Self::Operator,
             RoleName::Admin => Self::Admin,
             RoleName::Consumer => Self::Consumer,
+            RoleName::Writer => Self::Writer,
         }
     }
 }

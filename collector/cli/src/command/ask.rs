@@ -71,7 +71,7 @@ pub(super) async fn ask(context: &Context, command: Command) -> Result<(), Failu
             screen
                 .show(&AcceptedLossView { accepted: LostView { first, last }, open }, journal::draw_accepted)
         }
-        Command::Up(_) | Command::Feed(_) | Command::Query(_) | Command::PromqlTest(_) => {
+        Command::Up(_) | Command::Feed(_) | Command::Query(_) | Command::Top(_) | Command::PromqlTest(_) => {
             Err(Failure::Usage("this command does not ask once".into()))
         }
     }

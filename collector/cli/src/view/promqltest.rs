@@ -96,7 +96,7 @@ mod tests {
             file("a.test", vec![failed(7, "eval instant at 0 up"), failed(0, "")], skipped),
             file("b.test", Vec::new(), Vec::new()),
         ];
-        let text = draw_cases(&CasesView { files }, &Style { colour: false, now: Timestamp::default() });
+        let text = draw_cases(&CasesView { files }, &Style::plain(Timestamp::default()));
         let expected = "a.test:7: eval instant at 0 up\n    expected 1, got 2\na.test: expected 1, got 2\n\
                         a.test: 2 passed, 2 failed, 3 skipped\n      3  skipped: native histograms\n\
                         b.test: 2 passed, 0 failed, 0 skipped\ntotal: 4 passed, 2 failed, 3 skipped\n";

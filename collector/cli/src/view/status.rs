@@ -4,6 +4,8 @@
 //! rules that cannot be evaluated, a store or a consumer that has fallen behind. An open incident is no such problem:
 //! it is what Tocsin is for, and stands beside them in the first line.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tocsin_proto::pb;
 
@@ -17,6 +19,8 @@ use crate::table::{Cell, Table};
 
 /// Incidents shown; the rest are counted.
 const INCIDENTS_SHOWN: usize = 8;
+/// Sources shown; the rest are counted.
+const SOURCES_SHOWN: usize = 4;
 /// Problems of one sort that are named; the rest are counted.
 const NAMED: usize = 5;
 /// The store follows within a second; this far behind, answers are visibly old.
@@ -35,6 +39,8 @@ pub struct StatusView {
     pub alerts_firing: u32,
     pub hosts: HostCounts,
     pub rules: RuleCounts,
+    /// Programs that pushed samples since the start.
+    pub sources: Vec<SourceView>,
     pub lag: LagView,
     pub store: StoreView,
     pub collector: CollectorView,
@@ -55,6 +61,30 @@ pub struct RuleCounts {
     pub in_force: u32,
     /// Those whose last evaluation ended with an error.
     pub failing: u32,
+}
+
+/// A program that pushes samples.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceView {
+    pub name: String,
+    pub series: u64,
+    pub series_max: u64,
+    pub requests: u64,
+    pub samples: u64,
+    /// Samples that were not taken, by reason.
+    pub refused: BTreeMap<String, u64>,
+    pub held_back: u64,
+    pub last_error: Option<String>,
+}
+
+impl From<pb::SourceStatus> for SourceView {
+    fn from(status: pb::SourceStatus) -> Self {
+        let pb::SourceStatus { name, requests, samples, series, series_max, refused, held_back, last_error } =
+            status;
+        let refused = refused.into_iter().map(|refused| (refused.reason, refused.count)).collect();
+        let last_error = (!last_error.is_empty()).then_some(last_error);
+        Self { name, series, series_max, requests, samples, refused, held_back, last_error }
+    }
 }
 
 /// How far behind everything is.
@@ -132,6 +162,7 @@ impl StatusView {
                 retired: state(3),
             },
             rules: RuleCounts { in_force: status.rules, failing: u32::try_from(failing).unwrap_or(u32::MAX) },
+            sources: status.sources.into_iter().map(SourceView::from).collect(),
             lag: LagView {
                 evaluate_p50_us: status.evaluate_p50_us,
                 evaluate_p99_us: status.evaluate_p99_us,
@@ -288,7 +319,7 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
             format!("evaluated in {} (p99 {})", figures::micros(lag.evaluate_p50_us), figures::micros(p99))
         }
     };
-    vec![
+    let mut lines = vec![
         ("HOSTS", states.join(" · ")),
         ("ALERTS", format!("{} firing", view.alerts_firing)),
         ("RULES", format!("{} in force{failing}", rules.in_force)),
@@ -325,5 +356,34 @@ fn lines(view: &StatusView) -> Vec<(&'static str, String)> {
             ),
         ),
         ("", format!("data in {} · cluster {}", collector.data_dir, collector.cluster_id)),
-    ]
+    ];
+    lines.splice(AFTER_RULES..AFTER_RULES, sources(&view.sources));
+    lines
+}
+
+/// Lines for the first few sources, and how many there are beside them.
+fn sources(all: &[SourceView]) -> Vec<(&'static str, String)> {
+    let mut texts: Vec<String> = all.iter().take(SOURCES_SHOWN).map(of_source).collect();
+    if all.len() > SOURCES_SHOWN {
+        texts.push(format!("and {} more", all.len() - SOURCES_SHOWN));
+    }
+    let headings = std::iter::once("SOURCES").chain(std::iter::repeat(""));
+    headings.zip(texts).collect()
+}
+
+/// Where sources stand among the lines.
+const AFTER_RULES: usize = 3;
+
+fn of_source(source: &SourceView) -> String {
+    let SourceView { name, series, samples, refused, held_back, .. } = source;
+    let mut text =
+        format!("{name}: {} series · {} samples", figures::count(*series), figures::count(*samples));
+    if let Some((most, _)) = refused.iter().max_by_key(|(_, count)| **count) {
+        let all = refused.values().fold(0, |all: u64, count| all.saturating_add(*count));
+        text.push_str(&format!(" · refused {}, most {most}", figures::count(all)));
+    }
+    if *held_back > 0 {
+        text.push_str(&format!(" · {} held back", counted(*held_back, "request")));
+    }
+    text
 }

@@ -169,6 +169,7 @@ fn status(hosts: Vec<u32>) -> pb::GetStatusResponse {
         store_bytes: 12 << 20,
         resident_bytes: 182 << 20,
         data_dir: "/var/lib/tocsin/collector".into(),
+        sources: Vec::new(),
         problems: Vec::new(),
         evaluate_p50_us: 410,
         evaluate_p99_us: 1_230,
@@ -188,6 +189,28 @@ fn unwell() -> StatusView {
     status.problems.push("the disk of /var/lib/tocsin is 96% full".into());
     status.store_applied = 0;
     status.events_head = 20_000;
+    let refused = [("too_old", 12), ("series_limit", 3_400)];
+    let refused = refused.map(|(reason, count)| pb::RefusedSamples { reason: reason.into(), count });
+    status.sources = vec![
+        pb::SourceStatus {
+            name: "cart".into(),
+            requests: 7,
+            samples: 70,
+            series: 10,
+            series_max: 200_000,
+            ..Default::default()
+        },
+        pb::SourceStatus {
+            name: "prometheus".into(),
+            requests: 9_000,
+            samples: 18_000_000,
+            series: 200_000,
+            series_max: 200_000,
+            refused: refused.to_vec(),
+            held_back: 1,
+            last_error: "refused: 1 series_limit; the first: x is new".into(),
+        },
+    ];
     let failing = pb::RuleInfo {
         name: "HostIoWait".into(),
         last_error: "many-to-many matching".into(),
@@ -216,7 +239,7 @@ fn unwell() -> StatusView {
 }
 
 /// Compares line by line, so that a difference is seen.
-pub(super) fn golden(name: &str, drawn: &str, expected: &str) {
+pub(crate) fn golden(name: &str, drawn: &str, expected: &str) {
     for (at, (got, want)) in drawn.lines().zip(expected.lines()).enumerate() {
         assert_eq!(got, want, "{name}, line {}\n{drawn}", at + 1);
     }

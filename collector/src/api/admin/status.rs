@@ -13,6 +13,8 @@ use super::super::{Api, blocking, extend_unique, refusal};
 use super::spools;
 use crate::clock::{self, now};
 use crate::ingest::quota::Limited;
+use crate::receive::SourceStanding;
+use crate::receive::refused::Reason;
 use crate::room::Standing;
 use crate::state::State;
 
@@ -99,6 +101,7 @@ impl Api {
             consumers: count(counts.consumers),
             consumer_lag_max: counts.consumer_lag_max,
             disk: Some(self.disk()),
+            sources: self.receiver.sources().into_iter().map(source).collect(),
         })
     }
 
@@ -153,6 +156,25 @@ impl Api {
             problems.push(format!("and {more} more problems: the log has them"));
         }
         problems
+    }
+}
+
+fn source(standing: SourceStanding) -> pb::SourceStatus {
+    let SourceStanding { source, series, series_max, requests, written, refused, held_back, last_error } =
+        standing;
+    let refused = Reason::ALL.into_iter().map(|reason| pb::RefusedSamples {
+        reason: reason.as_str().to_owned(),
+        count: refused.count(reason),
+    });
+    pb::SourceStatus {
+        name: source.to_string(),
+        requests,
+        samples: written,
+        series: series as u64,
+        series_max: series_max as u64,
+        refused: refused.filter(|refused| refused.count > 0).collect(),
+        held_back,
+        last_error: last_error.unwrap_or_default(),
     }
 }
 

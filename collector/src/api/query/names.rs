@@ -38,6 +38,12 @@ impl Of {
         Self { selectors, span }
     }
 
+    /// The series that are being sent.
+    pub(super) fn sent() -> Self {
+        // After all blocks: such a span selects what is in memory.
+        Self { selectors: Vec::new(), span: (Timestamp::from_millis(i64::MAX - 1), Timestamp::MAX) }
+    }
+
     /// Asks for the series; `take` gives whether to list one.
     fn ask(&self, store: &Store, ended: &Ended, take: impl Fn(&Labels) -> bool) -> Vec<Labels> {
         ask::series(store, &self.selectors, self.span, |labels| !ended.is() && take(labels))

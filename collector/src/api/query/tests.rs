@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tocsin_shared::labels::Labels;
+use tocsin_shared::metric::Kind;
 use tocsin_shared::sample::STALE_NAN;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -299,22 +300,18 @@ async fn names_are_narrowed_and_come_in_pages() {
         }
     }
     assert_eq!((names.join(" ").as_str(), pages), ("__name__ instance job mode", 2));
-    let values = |name: &str, selectors: &[&str], start_ms| {
+    let values = |name: &str, selectors: &[&str]| {
         call(pb::LabelValuesRequest {
             name: name.into(),
             selectors: selectors.iter().map(|text| (*text).into()).collect(),
-            start_ms,
-            end_ms: at(900).as_millis(),
             ..Default::default()
         })
     };
-    for (name, selectors, start, expected) in [
-        ("__name__", &[][..], 1, "cpu up"),
-        ("__name__", &["{mode=\"idle\"}"], 1, "cpu"),
-        ("__name__", &[], at(601).as_millis(), ""),
-    ] {
-        let answer = collector.api.label_values(values(name, selectors, start)).await.unwrap().into_inner();
-        assert_eq!(answer.values.join(" "), expected, "{name} {selectors:?} {start}");
+    for (name, selectors, expected) in
+        [("__name__", &[][..], "cpu up"), ("__name__", &["{mode=\"idle\"}"], "cpu"), ("mode", &["up"], "")]
+    {
+        let answer = collector.api.label_values(values(name, selectors)).await.unwrap().into_inner();
+        assert_eq!(answer.values.join(" "), expected, "{name} {selectors:?}");
     }
     let series = |size, token: &str| {
         call(pb::SeriesRequest {
@@ -334,7 +331,7 @@ async fn names_are_narrowed_and_come_in_pages() {
         (collector.api.labels(call(labels(&["up"], 3, &first.next_page_token))).await.unwrap_err(), BAD_PAGE),
         (collector.api.labels(call(labels(&["sum(up)"], 3, ""))).await.unwrap_err(), BAD_QUERY),
         (collector.api.labels(call(labels(&["up"; 65], 3, ""))).await.unwrap_err(), BAD_REQUEST),
-        (collector.api.label_values(values("", &[], 1)).await.unwrap_err(), BAD_REQUEST),
+        (collector.api.label_values(values("", &[])).await.unwrap_err(), BAD_REQUEST),
         (collector.api.series(call(pb::SeriesRequest::default())).await.unwrap_err(), BAD_REQUEST),
     ] {
         assert_eq!((status.code(), reason::of(&status)), (Code::InvalidArgument, Some(expected)), "{status}");
@@ -422,5 +419,33 @@ async fn a_deadline_ends_the_evaluation_and_gives_its_place_back() {
         let Err(status) = collector.api.range(slow()).await else { panic!("it is not slow") };
         assert_eq!((status.code(), reason::of(&status)), (Code::DeadlineExceeded, Some(TOO_LATE)));
     }
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_described() {
+    let collector = collector().await;
+    let metadata = |metric: &str, page_size, page_token: &str| {
+        call(pb::MetadataRequest { metric: metric.into(), page_size, page_token: page_token.into() })
+    };
+    collector.api.metadata.note("my_seconds", Kind::Histogram, "How long it took.", "seconds");
+    let shown = |answer: &pb::MetadataResponse| {
+        let one = |one: &pb::MetricMetadata| format!("{} {} {}", one.metric, one.r#type, one.unit);
+        answer.metrics.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let all = collector.api.metadata(metadata("", 0, "")).await.unwrap().into_inner();
+    assert_eq!(
+        shown(&all),
+        "my_seconds histogram seconds, up gauge ",
+        "of what nobody describes nothing is said"
+    );
+    assert_eq!(all.metrics[0].help, "How long it took.");
+    let first = collector.api.metadata(metadata("", 1, "")).await.unwrap().into_inner();
+    let second = collector.api.metadata(metadata("", 1, &first.next_page_token)).await.unwrap().into_inner();
+    assert_eq!((shown(&first), shown(&second)), ("my_seconds histogram seconds".into(), "up gauge ".into()));
+    let node = collector.api.metadata(metadata("node_load1", 0, "")).await.unwrap().into_inner();
+    assert_eq!((node.metrics.len(), &*node.metrics[0].r#type), (1, "gauge"));
+    let nothing = collector.api.metadata(metadata("nothing", 0, "")).await.unwrap().into_inner();
+    assert_eq!(nothing, pb::MetadataResponse::default());
     collector.stop().await;
 }

@@ -15,14 +15,18 @@ use tocsin_shared::time::Timestamp;
 use uuid::Uuid;
 
 use super::followed::Followed;
+use super::received::{Reading, Sample};
 use super::table::Tables;
-use super::{Derived, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM};
+use super::{
+    Derived, KIND_DERIVED, KIND_EVALUATED, KIND_RECEIVED, KIND_RECEIVED_SERIES, KIND_ROW, KIND_STREAM,
+};
 use crate::samples::Store;
 
 /// Reads journal entries back; it follows exactly the chains that the writer followed.
 pub(super) struct Decoder {
     streams: HashMap<u64, ReadStream>,
     tables: Tables,
+    pub(super) received: Reading,
 }
 
 struct ReadStream {
@@ -43,6 +47,8 @@ pub(super) enum Kept {
         values: Arc<[f64]>,
     },
     Derived(Derived),
+    /// And how many more there were, whose series are unknown because of damage.
+    Received(Vec<Sample>, usize),
     /// Every row up to here.
     Evaluated(u64),
 }
@@ -50,12 +56,14 @@ pub(super) enum Kept {
 impl Decoder {
     /// A decoder of rows for this store.
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self { streams: HashMap::new(), tables: Tables::new(store) }
+        let received = Reading::new(Arc::clone(&store));
+        Self { streams: HashMap::new(), tables: Tables::new(store), received }
     }
 
     /// A segment decodes alone: nothing of the one before is needed, and nothing of it may leak into this one.
     pub(super) fn begin_segment(&mut self) {
         self.streams.clear();
+        self.received.begin_segment();
     }
 
     pub(super) fn read(&mut self, entry: &Entry) -> Result<Option<Kept>, String> {
@@ -67,6 +75,11 @@ impl Decoder {
                 let note =
                     pb::JournalEvaluated::decode(&*entry.payload).map_err(|error| error.to_string())?;
                 Ok(Some(Kept::Evaluated(note.through)))
+            }
+            KIND_RECEIVED_SERIES => self.received.table(&entry.payload).map(|()| None),
+            KIND_RECEIVED => {
+                let (samples, missing) = self.received.record(&entry.payload)?;
+                Ok(Some(Kept::Received(samples, missing)))
             }
             kind => Err(format!("kind {kind} is unknown: it was written by a newer version")),
         }

@@ -24,8 +24,21 @@ const KNOWN_MAX: usize = 16_384;
 /// A table for the journal.
 pub(super) fn pack(series: &[Labels]) -> Vec<u8> {
     let series = series.iter().map(|labels| pb::JournalSeries { labels: labels_out(labels) });
-    let table = pb::JournalTable { series: series.collect() }.encode_to_vec();
-    zstd::bulk::compress(&table, LEVEL).expect("a buffer as large as the worst case takes anything packed")
+    compress(&pb::JournalTable { series: series.collect() }.encode_to_vec())
+}
+
+/// Label texts, packed.
+pub(super) fn compress(table: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(table, LEVEL).expect("a buffer as large as the worst case takes anything packed")
+}
+
+/// Packed label texts; damage never allocates more than a table takes.
+pub(super) fn decompress(packed: &[u8]) -> Result<Vec<u8>, String> {
+    let bytes = match zstd::bulk::Decompressor::upper_bound(packed) {
+        Some(bytes) if bytes <= TABLE_BYTES_MAX => bytes,
+        _ => return Err("its table is no packed table, or too long".into()),
+    };
+    zstd::bulk::decompress(packed, bytes).map_err(|error| error.to_string())
 }
 
 /// Reads tables back, each distinct one once.
@@ -45,11 +58,7 @@ impl Tables {
         if let Some(known) = self.known.get(&packed) {
             return Ok(Arc::clone(known));
         }
-        let bytes = match zstd::bulk::Decompressor::upper_bound(&packed) {
-            Some(bytes) if bytes <= TABLE_BYTES_MAX => bytes,
-            _ => return Err("its table is no packed table, or too long".into()),
-        };
-        let unpacked = zstd::bulk::decompress(&packed, bytes).map_err(|error| error.to_string())?;
+        let unpacked = decompress(&packed)?;
         let table = pb::JournalTable::decode(&*unpacked).map_err(|error| error.to_string())?;
         let table = self.shared(table.series);
         if self.known.len() >= KNOWN_MAX {

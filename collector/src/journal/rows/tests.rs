@@ -12,6 +12,7 @@ use crate::state::testing::{agent, at};
 
 mod damage;
 mod power_cuts;
+mod received;
 
 const EPOCH: Epoch = Epoch(Uuid::from_u128(9));
 
@@ -259,6 +260,7 @@ async fn a_start_skips_what_blocks_hold_and_evaluates_the_rest() {
 fn the_journal_is_needed_from_the_first_segment_that_is_not_sealed() {
     let standing = Standing {
         through: 30,
+        newest_row: 0,
         lanes: Vec::new(),
         segments: vec![(1, at(1)), (10, at(9)), (20, at(5))],
         bytes: 0,

@@ -21,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::followed::Followed;
 use super::head::Head;
+use super::received::Waiting;
 use super::table;
 use super::{
-    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_ROW, KIND_STREAM, Opened, Place,
-    Standing, Table, TakenRow, Tip,
+    Batch, Derived, DurableRow, Job, KIND_DERIVED, KIND_EVALUATED, KIND_RECEIVED, KIND_ROW, KIND_STREAM,
+    Opened, Place, Standing, Table, TakenRow, Tip,
 };
 use super::{insert, show, show_derived};
 use crate::clock::now;
@@ -45,6 +46,11 @@ struct Stream {
     series: Arc<[Labels]>,
     /// The chains that this segment can decode.
     chains: Followed<()>,
+}
+
+fn next_segment() -> u64 {
+    static SEGMENTS: AtomicU64 = AtomicU64::new(1);
+    SEGMENTS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A row of a batch that was new.
@@ -72,6 +78,8 @@ pub(super) struct Writer {
     pub(super) tail: Arc<AtomicU64>,
     /// The last row that rules run over.
     pub(super) newest_row: u64,
+    /// What is declared in one segment counts in no other: a number for each, unique in the process.
+    pub(super) segment: u64,
 }
 
 /// What is written and made durable at once.
@@ -80,6 +88,7 @@ struct Group {
     /// With the positions and numbers of the rows that were new.
     batches: Vec<(Batch, Vec<Written>)>,
     derived: Vec<Derived>,
+    received: Vec<Waiting>,
     /// How far rows were evaluated, if that is to be noted.
     evaluated: Option<u64>,
     others: Vec<Job>,
@@ -114,6 +123,7 @@ impl Writer {
             room,
             tail,
             newest_row,
+            segment: next_segment(),
         }
     }
 
@@ -128,6 +138,7 @@ impl Writer {
                         group.places.extend(place);
                     }
                     Job::Derived(values) => group.derived.extend(values),
+                    Job::Received(received, reply) => group.received.push(Waiting::new(received, reply)),
                     Job::Evaluated(through) => group.evaluated = Some(through),
                     other => group.others.push(other),
                 }
@@ -144,6 +155,7 @@ impl Writer {
                     self.settle(batch, &new);
                 }
             }
+            group.received.into_iter().for_each(|waiting| self.settle_received(waiting));
             for job in group.others {
                 if let Some(stopped) = self.answer(job)? {
                     stopped.send(()).ok(); // Whoever asked may have left.
@@ -176,6 +188,9 @@ impl Writer {
                 }
             }
         }
+        for waiting in &mut group.received {
+            self.write_received(waiting)?;
+        }
         for value in &group.derived {
             self.write_derived(value)?;
         }
@@ -191,8 +206,9 @@ impl Writer {
         let refused = self.log.discard();
         tracing::warn!(refused, why, "rows are refused");
         // What waited for the same segment is gone with it: streams and chains begin anew.
-        self.streams.clear();
+        self.begin_anew();
         let durable = self.log.durable_seq();
+        group.received.iter_mut().for_each(|waiting| waiting.give_up(durable));
         self.segments.retain(|(first, _)| *first <= durable + 1);
         self.progress.extend(group.before.drain());
         group.derived.clear(); // They are shown; a start has them again if a rule gives them again.
@@ -274,12 +290,33 @@ impl Writer {
         Ok(())
     }
 
+    /// Appends a table to the segment whose room was looked for.
+    pub(super) fn append_table(&mut self, kind: u8, table: &[u8]) -> Result<(), LogError> {
+        self.note_segment_start();
+        self.tail.fetch_add(table.len() as u64, Ordering::Relaxed);
+        self.log.append_unnumbered(kind, table)
+    }
+
+    /// Appends a record of received samples, whose youngest is of `youngest`.
+    pub(super) fn append_received(&mut self, record: &[u8], youngest: Timestamp) -> Result<u64, LogError> {
+        self.tail.fetch_add(record.len() as u64, Ordering::Relaxed);
+        let seq = self.log.append(KIND_RECEIVED, record)?;
+        self.note(seq, youngest);
+        Ok(seq)
+    }
+
+    /// A new segment knows no stream, no chain and no series.
+    fn begin_anew(&mut self) {
+        self.streams.clear();
+        self.segment = next_segment();
+    }
+
     /// Starts a new segment when this one would overflow, and says so: streams and chains begin anew there.
-    fn begin_segment_for(&mut self, bytes: usize) -> Result<bool, LogError> {
+    pub(super) fn begin_segment_for(&mut self, bytes: usize) -> Result<bool, LogError> {
         let rolls = self.log.will_roll(bytes);
         if rolls {
             self.log.roll()?;
-            self.streams.clear();
+            self.begin_anew();
         }
         self.note_segment_start();
         Ok(rolls)
@@ -346,7 +383,7 @@ impl Writer {
                 self.segments.retain(|(segment, _)| *segment >= first);
             }
             Job::Stop(reply) => return Ok(Some(reply)),
-            Job::Batch(..) | Job::Derived(_) | Job::Evaluated(_) => {} // They are written before, in `run`.
+            Job::Batch(..) | Job::Derived(_) | Job::Received(..) | Job::Evaluated(_) => {} // They are written before, in `run`.
         }
         Ok(None)
     }
@@ -354,11 +391,11 @@ impl Writer {
     /// Ends the segment. Everything in it is in the store: groups are shown before anybody is answered.
     fn begin_head(&mut self) -> Result<Head, JournalError> {
         self.log.roll()?;
-        self.streams.clear();
+        self.begin_anew();
         self.tail.store(0, Ordering::Relaxed);
-        let Standing { through, lanes, segments, .. } = self.standing();
+        let Standing { through, newest_row, lanes, segments, .. } = self.standing();
         let newest = self.store.last_rows();
-        Ok(Head { through, newest_row: self.newest_row, lanes, segments, newest })
+        Ok(Head { through, newest_row, lanes, segments, newest })
     }
 
     /// What recorded values those rows gave was appended before.
@@ -378,6 +415,7 @@ impl Writer {
         });
         Standing {
             through: self.through,
+            newest_row: self.newest_row,
             lanes: lanes.collect(),
             segments: self.segments.clone(),
             bytes: self.log.bytes(),

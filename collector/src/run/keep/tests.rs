@@ -279,3 +279,50 @@ async fn damaged_head_files_cost_time_and_no_row() {
     }
     assert!(said > 100, "damage is said: {said}");
 }
+
+/// What sources push, without any agent: head files bring it back, blocks take it, and the journal lets it go.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushed_samples_alone_go_the_whole_way() {
+    use crate::journal::rows::received::{Received, Sample, Series};
+    use crate::samples::received::Origin;
+
+    let (disk, window) = (MemoryDisk::new(), WINDOW.as_secs() as i64);
+    let labels = Labels::series("up", &[("job", "api"), ("instance", "a")]);
+    let series = Arc::new(Series::new(labels.clone(), Arc::new(Origin::of("prom", &labels))));
+    let scrape = |seconds: i64| {
+        let sample = Sample { series: series.clone(), at: at(seconds), value: seconds as f64 };
+        Received { source: "prom".into(), samples: vec![sample] }
+    };
+    let times = (0..60).map(|n| n * 60).chain([2 * window + 10]).collect::<Vec<_>>();
+    let want: BTreeMap<i64, Vec<f64>> = times.iter().map(|at| (*at, vec![*at as f64])).collect();
+
+    let bench = start(Arc::new(disk.clone()));
+    for seconds in &times[..40] {
+        assert_eq!(bench.keeping.rows.receive(scrape(*seconds)).await.unwrap(), Ok(0));
+    }
+    bench.keeping.write_head().await.unwrap();
+    for seconds in &times[40..] {
+        assert_eq!(bench.keeping.rows.receive(scrape(*seconds)).await.unwrap(), Ok(0));
+    }
+    bench.stop().await;
+
+    let bench = start(Arc::new(disk.clone()));
+    assert_eq!((bench.stored(), bench.problems.clone()), (want.clone(), Vec::new()), "from head and journal");
+    assert_eq!(bench.keeping.samples.last_rows(), [], "no agent");
+    let before = bench.keeping.rows.standing().await.unwrap();
+    bench.keeping.seal(at(window)).await;
+    let after = bench.keeping.rows.standing().await.unwrap();
+    assert!(
+        before.segments.len() > 3 && after.segments.len() < before.segments.len(),
+        "{before:?} {after:?}"
+    );
+    bench.stop().await;
+
+    let bench = start(Arc::new(disk));
+    assert_eq!(
+        (bench.stored(), bench.problems.clone()),
+        (want, Vec::new()),
+        "from the block and the journal"
+    );
+    bench.stop().await;
+}

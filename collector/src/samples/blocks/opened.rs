@@ -1,13 +1,14 @@
 //! One block file: opened and looked at once, then read by `pread`, a column at a time.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tocsin_shared::disk::{Disk, DiskFile};
 
 use super::super::block::{ChunkAt, FOOTER_LEN, Footer, HEADER_LEN, Index, InvalidBlock};
 use super::super::bytes::Malformed;
-use super::super::chunk::{Chunk, Head, Place, unpack};
+use super::super::chunk::{Chunk, Head, unpack};
 use super::super::series::SeriesKey;
 use super::{BlockEntry, BlockError, INDEX_LEN_MAX, io_error};
 
@@ -93,16 +94,14 @@ impl Block {
         head.times().map_err(|source| self.damaged(source))
     }
 
-    /// The values of one column of a chunk, a cell a row.
-    pub(crate) fn values(&self, chunk: &ChunkAt, head: &Head, column: usize) -> Result<Vec<f64>, BlockError> {
-        match head.place(column, chunk.body_len as usize).map_err(|source| self.damaged(source))? {
-            Place::Constant(value) => Ok(vec![value; head.rows]),
-            Place::Packed(range) => {
-                let body_at = chunk.offset + u64::from(chunk.head_len);
-                let bytes = self.read(body_at + range.start as u64, range.len())?;
-                unpack(&bytes, head.rows).map_err(|source| self.damaged(source))
-            }
-        }
+    /// Some bytes of a chunk's body.
+    pub(crate) fn body(&self, chunk: &ChunkAt, range: Range<usize>) -> Result<Vec<u8>, BlockError> {
+        self.read(chunk.offset + u64::from(chunk.head_len) + range.start as u64, range.len())
+    }
+
+    /// The values of a packed column of so many rows.
+    pub(crate) fn unpack(&self, bytes: &[u8], rows: usize) -> Result<Vec<f64>, BlockError> {
+        unpack(bytes, rows).map_err(|source| self.damaged(source))
     }
 }
 

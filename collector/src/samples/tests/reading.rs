@@ -24,6 +24,30 @@ fn series_are_listed_where_they_have_samples() {
 }
 
 #[test]
+fn however_many_hosts_are_read_at_once_all_of_each_is_handed_out() {
+    let (_dir, store) = new();
+    fill(&store);
+    let expected = read(&store, ALL);
+    store.seal(Window::of(at(0))).unwrap();
+    let span = (ALL.0.as_millis(), ALL.1.as_millis());
+    let wanted = Wanted { equals: &[], matches: &|_: &Labels| true };
+    for (name, cells_max) in [("one by one", 0), ("some", 12 * 1024), ("all", usize::MAX)] {
+        let mut got = Read::new();
+        let mut visit = |labels: &Labels, times: &[i64], values: &[f64]| add(&mut got, labels, times, values);
+        let mut selection = select::Selection::new(span, u64::MAX, &mut visit);
+        let mut together = together::Together::default();
+        together.cells_max = cells_max;
+        for (agent, host) in store.hosts() {
+            let host = host.read().unwrap();
+            let (slots, blocks) = (host.series.find(&wanted), store.blocks.overlapping(span));
+            together.add(&mut selection, (agent, &host), &slots, &wanted, blocks).unwrap();
+        }
+        together.read(&mut selection).unwrap();
+        assert_eq!(got, expected, "{name}");
+    }
+}
+
+#[test]
 fn expressions_are_evaluated_over_all_hosts_and_over_one() {
     let (_dir, store) = new();
     fill(&store);

@@ -10,7 +10,7 @@ use crate::table::{Cell, Table};
 use crate::view::Moment;
 
 /// Widths of the small curve of a range: as wide as the terminal lets it, and without one.
-const CURVE_WIDTHS: std::ops::RangeInclusive<usize> = 10..=60;
+const CURVE_WIDTHS: std::ops::RangeInclusive<usize> = 10..=48;
 const CURVE_WIDTH: usize = 40;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const BARS_ASCII: [char; 8] = ['_', '.', '-', '~', '=', '+', '*', '#'];
@@ -157,8 +157,12 @@ pub(super) fn footer(said: Vec<String>, more: usize, style: &Style) -> String {
     if more > 0 {
         text.push_str(&format!("… and {} more series; --limit 0 shows all\n", figures::count(more as u64)));
     }
-    text.push_str(&style.paint(Some(Paint::Faint), &said.join("  ")));
-    text.push('\n');
+    let one = said.join("  ");
+    let lines = if style.width.is_none_or(|width| one.width() <= width) { vec![one] } else { said };
+    for line in lines {
+        text.push_str(&style.paint(Some(Paint::Faint), &line));
+        text.push('\n');
+    }
     text
 }
 

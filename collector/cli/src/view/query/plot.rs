@@ -69,7 +69,7 @@ pub fn draw_plot(view: &RangeView, expression: &str, style: &Style) -> String {
         text.push_str(&canvas.line(row, style));
         text.push('\n');
     }
-    text + &times(view, width, margin, style) + &legend(view, &shown, &canvas, style)
+    text + &times(view, width, margin, style) + &legend(view, &shown, &canvas, unit, style)
 }
 
 fn axis_of(tick: bool, style: &Style) -> char {
@@ -309,7 +309,18 @@ fn time_of(seconds: i64, step: i64) -> String {
     part.unwrap_or(&text).to_owned()
 }
 
-fn legend(view: &RangeView, shown: &[&SeriesView], canvas: &Canvas, style: &Style) -> String {
+/// A value in the legend.
+fn figure(value: f64, unit: Unit) -> String {
+    let bytes = |value: f64| figures::bytes(value as u64); // A float-to-int `as` saturates.
+    match unit {
+        Unit::Bytes if value >= 0.0 => bytes(value),
+        Unit::BytesPerSecond if value >= 0.0 => bytes(value) + "/s",
+        Unit::Seconds => figures::short_value(value) + " s",
+        _ => figures::short_value(value),
+    }
+}
+
+fn legend(view: &RangeView, shown: &[&SeriesView], canvas: &Canvas, unit: Unit, style: &Style) -> String {
     let owned: Vec<SeriesView> = shown.iter().map(|series| (*series).clone()).collect();
     let layout = Layout::of(&owned);
     let layout = if layout.columns.is_some() { layout } else { Layout::selectors() };
@@ -321,7 +332,8 @@ fn legend(view: &RangeView, shown: &[&SeriesView], canvas: &Canvas, style: &Styl
     }
     let mut table = Table::titled(titles);
     for (number, series) in shown.iter().enumerate() {
-        let figure = |number: Option<f64>| number.map(figures::short_value).unwrap_or_default().into();
+        let figure =
+            |number: Option<f64>| number.map(|number| figure(number, unit)).unwrap_or_default().into();
         let mut cells: Vec<Cell> = vec![canvas.mark(number)];
         cells.extend(layout.cells(series).map(Cell::from));
         cells.extend(series.extremes().map(figure));
