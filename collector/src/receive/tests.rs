@@ -457,7 +457,7 @@ async fn a_source_has_its_limits_and_no_other_one_feels_them() {
     assert!(standings[1].last_error.as_ref().unwrap().contains("3 series are active already"));
 }
 
-// Cases: C-X1
+// Cases: C-X1 (partly)
 #[tokio::test]
 async fn nobody_writes_as_a_host_that_has_an_agent() {
     let bench = Bench::new(Config::default());

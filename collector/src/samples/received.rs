@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// All hosts for a selection, and whether a series may be in two of them: then the first in this order has it.
-    pub(super) fn hosts_to_read(&self) -> (Vec<(Option<AgentId>, Arc<RwLock<Host>>)>, bool) {
+    pub(super) fn hosts_to_read(&self) -> (Listed, bool) {
         let mut hosts = self.hosts();
         let shared = self.origins.shared.load(Ordering::Acquire);
         if shared {
@@ -144,6 +144,9 @@ impl Store {
         (hosts, shared)
     }
 }
+
+/// Hosts in some order.
+pub(super) type Listed = Vec<(Option<AgentId>, Arc<RwLock<Host>>)>;
 
 /// Which jobs and instances sources write.
 #[derive(Debug, Default)]

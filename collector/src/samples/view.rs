@@ -17,7 +17,7 @@ use tocsin_shared::time::Timestamp;
 use super::Store;
 use super::host::Host;
 use super::latest::{Latest, VisitLatest};
-use super::received::is_received;
+use super::received::{Listed, is_received};
 use super::select::{SelectError, Selection};
 use super::series::{Visit, Wanted, resolve};
 use super::stored::matching;
@@ -174,7 +174,7 @@ impl Once {
 }
 
 impl View<'_> {
-    fn hosts(&self) -> (Vec<(Option<AgentId>, Arc<RwLock<Host>>)>, Once) {
+    fn hosts(&self) -> (Listed, Once) {
         let (mut hosts, shared) = self.store.hosts_to_read();
         if self.of_received {
             hosts.retain(|(agent, _)| agent.is_some_and(is_received));

@@ -150,17 +150,20 @@ struct Run {
     bench: Bench,
     disk: RecordingDisk,
     sender: Sender,
-    waiting: Arc<Mutex<Option<(Reply, Vec<u64>)>>>,
+    waiting: Waits,
     /// After how many steps of the disk which seconds of series 1 were said to be there, and refused ones.
-    said: Arc<Mutex<Vec<(usize, Vec<u64>)>>>,
+    said: Arc<Mutex<Said>>,
     /// The seconds that may be gone from this position on.
     dropped: Option<(usize, Vec<u64>)>,
     started: Option<Started>,
 }
 
+/// A request that waits for its answer, and the seconds in it.
 type Waits = Arc<Mutex<Option<(Reply, Vec<u64>)>>>;
+/// After how many steps of the disk which seconds were said to be there.
+type Said = Vec<(usize, Vec<u64>)>;
 
-fn look(waiting: &Waits, said: &Mutex<Vec<(usize, Vec<u64>)>>, position: usize) {
+fn look(waiting: &Waits, said: &Mutex<Said>, position: usize) {
     let mut waiting = waiting.lock().unwrap();
     let Some((reply, _)) = waiting.as_mut() else { return };
     match reply.try_recv() {
