@@ -116,12 +116,10 @@ pub(super) async fn query(client: &Client, screen: &Screen, query: Query, span: 
     }
 }
 
+/// Each says itself whether it is a warning or an info.
 fn warn(warnings: &[String], infos: &[String]) {
-    for warning in warnings {
-        note(&format!("warning: {warning}"));
-    }
-    for info in infos {
-        note(&format!("info: {info}"));
+    for text in warnings.iter().chain(infos) {
+        note(text);
     }
 }
 
