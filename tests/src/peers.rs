@@ -21,8 +21,11 @@ pub use client::Client;
 pub use push::{Load, Pushed};
 pub use server::{Server, peers, tocsin};
 
-/// The queries of dashboards, each with a name; a range has a span and a step, in seconds.
-pub const QUERIES: [(&str, &str, Option<(u64, u64)>); 8] = [
+/// A name, a query, and for a range its span and its step in seconds.
+type Question = (&'static str, &'static str, Option<(u64, u64)>);
+
+/// The queries of dashboards.
+pub const QUERIES: [Question; 8] = [
     ("instant, one series", "node_load1{instance=\"host-7\"}", None),
     ("instant, cpu by mode, all hosts", "sum by (mode) (rate(node_cpu_seconds_total[5m]))", None),
     (
@@ -99,7 +102,7 @@ fn cost(before: Usage, after: Usage) -> Cost {
 
 async fn ask(
     server: &Server,
-    (name, text, span): (&'static str, &str, Option<(u64, u64)>),
+    (name, text, span): Question,
     end_ms: i64,
     runs: usize,
 ) -> anyhow::Result<Asked> {

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and what each request needs. `--help` is written here.
 
+mod queries;
 mod values;
 
 use std::net::IpAddr;
@@ -9,10 +10,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tocsin_proto::connect::Endpoint;
 
+pub use queries::{PromqlTest, Query, Top};
 pub use values::{EnvName, ResolutionCode, RoleName, time};
 
 use crate::screen::Format;
-use crate::top::By;
 use values::{incident_number, label, positive_duration};
 
 const EXAMPLES: &str = "\
@@ -288,50 +289,6 @@ for one recovery."
     },
 }
 
-/// `tocsin query`.
-#[derive(Clone, Debug, Args)]
-#[command(group(clap::ArgGroup::new("range").args(["start", "plot"]).multiple(true)))]
-pub struct Query {
-    /// The expression
-    #[arg(value_name = "PROMQL")]
-    pub expression: String,
-    /// Evaluate at this time instead of now: RFC 3339, Unix seconds, or an age such as 10m
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["start", "end", "step"])]
-    pub at: Option<String>,
-    /// Evaluate over a range that begins here
-    #[arg(long, value_name = "TIME")]
-    pub start: Option<String>,
-    /// Where the range ends [default: now]
-    #[arg(long, value_name = "TIME", requires = "range")]
-    pub end: Option<String>,
-    /// The distance of the range's points [default: a round one, with a point for each column of the screen]
-    #[arg(long, value_name = "DURATION", requires = "range", value_parser = positive_duration)]
-    pub step: Option<Duration>,
-    /// Draw a plot of the range [default range: the last hour]
-    #[arg(long, conflicts_with = "at")]
-    pub plot: bool,
-    /// Show at most this many series, 0 for all [default: 100 on a terminal]
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-}
-
-/// `tocsin top`.
-#[derive(Clone, Debug, Args)]
-pub struct Top {
-    /// Print one screen as text and end
-    #[arg(long)]
-    pub once: bool,
-    /// Only hosts of this environment
-    #[arg(long)]
-    pub env: Option<EnvName>,
-    /// Only hosts that have this in their name, environment, state or labels
-    #[arg(long, value_name = "TEXT")]
-    pub filter: Option<String>,
-    /// What comes first
-    #[arg(long, default_value = "problems")]
-    pub sort: By,
-}
-
 /// `tocsin incident`.
 #[derive(Debug, Subcommand)]
 pub enum IncidentCommand {
@@ -569,17 +526,6 @@ Examples:
     },
     /// Take the new authority back while it signs nothing, and remove its key
     Cancel,
-}
-
-/// `tocsin promqltest`.
-#[derive(Clone, Debug, Args)]
-pub struct PromqlTest {
-    /// Judge the experimental functions that the engine knows, too
-    #[arg(long)]
-    pub experimental: bool,
-    /// The files
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
 }
 
 /// `tocsin rules`.

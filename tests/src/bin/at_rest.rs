@@ -117,7 +117,7 @@ fn fill(store: &Store, arguments: &Arguments) -> anyhow::Result<Timestamp> {
         hosts.push(Host::new(&recording, number, arguments.speed));
     }
     let step = STEP.as_millis() as i64;
-    let rows = (arguments.hours * 3600_000) as i64 / step;
+    let rows = (arguments.hours * 3_600_000) as i64 / step;
     let (mut sealing, mut samples) = (0.0, 0u64);
     for row in 0..rows {
         let time = BEGIN + row * step;
