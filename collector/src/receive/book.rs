@@ -55,7 +55,7 @@ pub struct Book {
     series_max: usize,
     known: HashMap<u128, Known, Taken>,
     origins: HashMap<AgentId, Arc<Standing>>,
-    keys: [RandomState; 2],
+    hashes: RandomState,
     looked_at: Timestamp,
 }
 
@@ -106,7 +106,7 @@ impl Book {
             series_max,
             known: HashMap::default(),
             origins: HashMap::new(),
-            keys: [RandomState::new(), RandomState::new()],
+            hashes: RandomState::new(),
             looked_at: Timestamp::MIN,
         }
     }
@@ -139,9 +139,9 @@ impl Book {
     }
 
     fn key(&self, bytes: &[u8]) -> u128 {
-        // Two hashes under keys of this process: that two series share both does not happen.
-        let [low, high] = [&self.keys[0], &self.keys[1]].map(|key| u128::from(key.hash_one(bytes)));
-        high << 64 | low
+        // A hash under a key of this process, and a checksum: that two series share both does not happen.
+        let (keyed, sum) = (self.hashes.hash_one(bytes), crc32fast::hash(bytes));
+        u128::from(sum) << 64 | u128::from(keyed)
     }
 
     /// Makes room for a new series; whether there is any.

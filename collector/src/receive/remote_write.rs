@@ -49,10 +49,8 @@ pub struct Described {
     pub unit: String,
 }
 
-/// Hands a message's samples to `intake`; gives what it says of metrics.
+/// Hands a message's samples to `intake`; gives what it says of metrics. After an error nothing of the intake counts.
 pub fn read(version: Version, message: &[u8], intake: &mut Intake<'_>) -> Result<Vec<Described>, Malformed> {
-    // Before anything is taken: after an error the sender sends nothing of it again.
-    Fields::of(message).try_for_each(|field| field.map(drop))?;
     match version {
         Version::One => read_one(message, intake),
         Version::Two => read_two(message, intake),
@@ -60,19 +58,22 @@ pub fn read(version: Version, message: &[u8], intake: &mut Intake<'_>) -> Result
 }
 
 fn read_one(message: &[u8], intake: &mut Intake<'_>) -> Result<Vec<Described>, Malformed> {
-    check(message, 1, |series| check_series(series, 3, 4))?;
-    let (mut described, mut labels) = (Vec::new(), Vec::new());
+    let (mut described, mut found, mut count) = (Vec::new(), Found::default(), 0);
     for field in Fields::of(message) {
         match field? {
             (1, series) => {
-                let series = series.bytes(1)?;
-                labels.clear();
-                for field in Fields::of(series) {
-                    if let (1, label) = field? {
-                        labels.push(label_of(label.bytes(1)?)?);
+                count_series(&mut count)?;
+                found.begin();
+                for field in Fields::of(series.bytes(1)?) {
+                    match field? {
+                        (1, label) => found.labels.push(label_of(label.bytes(1)?)?),
+                        (2, sample) => found.samples.push(sample_of(sample.bytes(2)?)?),
+                        (3, exemplar) => found.exemplars += exemplar.bytes(3).map(|_| 1)?,
+                        (4, histogram) => found.histograms += histogram.bytes(4).map(|_| 1)?,
+                        _ => {}
                     }
                 }
-                take(series, &mut labels, (3, 4), intake);
+                found.hand_over(intake);
             }
             (3, metadata) => described.extend(metadata_one(metadata.bytes(3)?)?),
             _ => {}
@@ -86,81 +87,83 @@ fn read_two(message: &[u8], intake: &mut Intake<'_>) -> Result<Vec<Described>, M
     for field in Fields::of(message) {
         if let (4, symbol) = field? {
             if symbols.len() >= SYMBOLS_MAX {
-                return Err(Malformed::Series(SYMBOLS_MAX));
+                return Err(Malformed::Symbols(SYMBOLS_MAX));
             }
             symbols.push(symbol.bytes(4)?);
         }
     }
-    let (mut references, mut labels, mut described) = (Vec::new(), Vec::new(), Vec::new());
-    check(message, 5, |series| {
-        check_series(series, 4, 3)?;
-        labels_of(series, &symbols, &mut references, &mut labels)
-    })?;
+    let (mut described, mut found, mut count) = (Vec::new(), Found::default(), 0);
+    let mut references = Vec::new();
     for field in Fields::of(message) {
         let (5, series) = field? else { continue };
-        let series = series.bytes(5)?;
-        labels_of(series, &symbols, &mut references, &mut labels)?;
-        described.extend(metadata_two(series, &symbols, &labels)?);
-        take(series, &mut labels, (4, 3), intake);
+        count_series(&mut count)?;
+        found.begin();
+        references.clear();
+        let mut metadata = None;
+        for field in Fields::of(series.bytes(5)?) {
+            match field? {
+                (1, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        references.push(symbol_of(&symbols, varint(&mut packed)?)?);
+                    }
+                }
+                (1, number) => references.push(symbol_of(&symbols, number.number(1)?)?),
+                (2, sample) => found.samples.push(sample_of(sample.bytes(2)?)?),
+                (3, histogram) => found.histograms += histogram.bytes(3).map(|_| 1)?,
+                (4, exemplar) => found.exemplars += exemplar.bytes(4).map(|_| 1)?,
+                (5, said) => metadata = Some(said.bytes(5)?),
+                _ => {}
+            }
+        }
+        if references.len() % 2 == 1 {
+            return Err(Malformed::OddReferences);
+        }
+        found.labels.extend(references.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        if let Some(metadata) = metadata {
+            described.extend(metadata_two(metadata, &symbols, &found.labels)?);
+        }
+        found.hand_over(intake);
     }
     Ok(described)
 }
 
-/// Looks at every series, so that a request is malformed before or not at all.
-fn check<'a>(
-    message: &'a [u8],
-    number: u32,
-    mut series_is_right: impl FnMut(&'a [u8]) -> Result<(), Malformed>,
-) -> Result<(), Malformed> {
-    let mut count = 0;
-    for field in Fields::of(message) {
-        let (field, value) = field?;
-        if field == number {
-            count += 1;
-            if count > SERIES_MAX {
-                return Err(Malformed::Series(SERIES_MAX));
-            }
-            series_is_right(value.bytes(field)?)?;
-        }
-    }
-    Ok(())
+fn count_series(count: &mut usize) -> Result<(), Malformed> {
+    *count += 1;
+    if *count > SERIES_MAX { Err(Malformed::Series(SERIES_MAX)) } else { Ok(()) }
 }
 
-/// The fields of a series that both versions have; exemplars and histograms have other numbers.
-fn check_series(series: &[u8], exemplars: u32, histograms: u32) -> Result<(), Malformed> {
-    for field in Fields::of(series) {
-        match field? {
-            (2, value) => drop(sample_of(value.bytes(2)?)?),
-            (field, value) if field == exemplars || field == histograms => drop(value.bytes(field)?),
-            _ => {}
-        }
-    }
-    Ok(())
+/// What a series of a request has; the lists serve for one after another.
+#[derive(Default)]
+struct Found<'a> {
+    labels: Vec<RawLabel<'a>>,
+    samples: Vec<(i64, f64)>,
+    exemplars: u64,
+    histograms: u64,
 }
 
-/// Hands a series over that was looked at.
-fn take<'a>(
-    series: &'a [u8],
-    labels: &mut Vec<RawLabel<'a>>,
-    (exemplars, histograms): (u32, u32),
-    intake: &mut Intake<'_>,
-) {
-    let fields = || Fields::of(series).filter_map(Result::ok);
-    let samples = fields().filter_map(|(field, value)| match (field, value) {
-        (2, Value::Bytes(bytes)) => sample_of(bytes).ok(),
-        _ => None,
-    });
-    if fields().any(|(field, _)| field == 2) {
-        intake.take(labels, samples);
+impl Found<'_> {
+    fn begin(&mut self) {
+        self.labels.clear();
+        self.samples.clear();
+        (self.exemplars, self.histograms) = (0, 0);
     }
-    let count = |number: u32| fields().filter(|(field, _)| *field == number).count() as u64;
-    intake.refuse(Reason::Exemplar, count(exemplars), String::new);
-    intake.refuse(Reason::Histogram, count(histograms), || {
-        let metric =
-            labels.iter().find(|(name, _)| *name == b"__name__").map_or(&b""[..], |(_, value)| value);
-        let metric = String::from_utf8_lossy(&metric[..metric.len().min(128)]).into_owned();
-        format!("{metric:?}: native histograms are not taken; send classic ones")
-    });
+
+    fn hand_over(&mut self, intake: &mut Intake<'_>) {
+        let Self { labels, samples, exemplars, histograms } = self;
+        if !samples.is_empty() {
+            intake.take(labels, samples.iter().copied());
+        }
+        intake.refuse(Reason::Exemplar, *exemplars, String::new);
+        intake.refuse(Reason::Histogram, *histograms, || {
+            let metric = metric_of(labels);
+            let metric = String::from_utf8_lossy(&metric[..metric.len().min(128)]);
+            format!("{metric:?}: native histograms are not taken; send classic ones")
+        });
+    }
+}
+
+fn metric_of<'a>(labels: &[RawLabel<'a>]) -> &'a [u8] {
+    labels.iter().find(|(name, _)| *name == b"__name__").map_or(&[], |(_, value)| value)
 }
 
 /// A sample: its value is field 1, its time in milliseconds field 2.
@@ -186,34 +189,6 @@ fn label_of(bytes: &[u8]) -> Result<RawLabel<'_>, Malformed> {
         }
     }
     Ok((name, value))
-}
-
-/// The labels of a 2.0 series: pairs of references to symbols, packed or one by one.
-fn labels_of<'a>(
-    series: &[u8],
-    symbols: &[&'a [u8]],
-    references: &mut Vec<&'a [u8]>,
-    labels: &mut Vec<RawLabel<'a>>,
-) -> Result<(), Malformed> {
-    references.clear();
-    let symbol = |number: u64| symbol_of(symbols, number);
-    for field in Fields::of(series) {
-        match field? {
-            (1, Value::Bytes(mut packed)) => {
-                while !packed.is_empty() {
-                    references.push(symbol(varint(&mut packed)?)?);
-                }
-            }
-            (1, number) => references.push(symbol(number.number(1)?)?),
-            _ => {}
-        }
-    }
-    if references.len() % 2 == 1 {
-        return Err(Malformed::OddReferences);
-    }
-    labels.clear();
-    labels.extend(references.chunks_exact(2).map(|pair| (pair[0], pair[1])));
-    Ok(())
 }
 
 fn symbol_of<'a>(symbols: &[&'a [u8]], number: u64) -> Result<&'a [u8], Malformed> {
@@ -257,15 +232,12 @@ fn metadata_one(bytes: &[u8]) -> Result<Option<Described>, Malformed> {
 
 /// What a 2.0 series says of its metric: repeated with every series, so only what says something is given.
 fn metadata_two(
-    series: &[u8],
+    metadata: &[u8],
     symbols: &[&[u8]],
     labels: &[RawLabel<'_>],
 ) -> Result<Option<Described>, Malformed> {
-    let Some(metadata) = Fields::of(series).filter_map(Result::ok).find(|(field, _)| *field == 5) else {
-        return Ok(None);
-    };
     let (mut kind, mut help, mut unit) = (0, 0, 0);
-    for field in Fields::of(metadata.1.bytes(5)?) {
+    for field in Fields::of(metadata) {
         match field? {
             (1, found) => kind = found.number(1)?,
             (3, found) => help = found.number(3)?,
@@ -273,7 +245,7 @@ fn metadata_two(
             _ => {}
         }
     }
-    let metric = labels.iter().find(|(name, _)| *name == b"__name__").map_or(&b""[..], |(_, value)| value);
+    let metric = metric_of(labels);
     if metric.is_empty() || (kind, help, unit) == (0, 0, 0) {
         return Ok(None);
     }

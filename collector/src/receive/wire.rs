@@ -22,6 +22,8 @@ pub enum Malformed {
     OddReferences,
     #[error("there are more than {0} series in the request: send fewer at once")]
     Series(usize),
+    #[error("there are more than {0} symbols in the request: send fewer series at once")]
+    Symbols(usize),
     #[error("it is no snappy block")]
     Snappy,
     #[error("it is no OTLP metrics request: {0}")]
