@@ -134,10 +134,10 @@ async fn form(mut body: Body) -> Result<Vec<u8>, Failure> {
         let frame = frame.map_err(|_| Failure::new(Kind::BadData, "the form is cut short"))?;
         let Ok(data) = frame.into_data() else { continue };
         length = length.saturating_add(data.len());
-        match length {
-            ..=FORM_BYTES_MAX => form.extend_from_slice(&data),
-            ..=FORGOTTEN_BYTES_MAX => form = Vec::new(),
-            _ => break,
+        if length <= FORM_BYTES_MAX {
+            form.extend_from_slice(&data);
+        } else if FORGOTTEN_BYTES_MAX < length {
+            break;
         }
     }
     if length <= FORM_BYTES_MAX {
