@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::Request;
 use http::{HeaderValue, Method, header};
+use http_body_util::BodyExt as _;
 use tocsin_promql::Selector;
 use tocsin_shared::time::{Timestamp, parse_duration};
 
@@ -18,6 +19,8 @@ use crate::identity::authorise::Caller;
 const FORM: &str = "application/x-www-form-urlencoded";
 /// A form: a long query and its selectors, many times over.
 const FORM_BYTES_MAX: usize = 256 * 1024;
+/// How much of a longer one is taken in and forgotten.
+const FORGOTTEN_BYTES_MAX: usize = 4 << 20;
 /// More parameters than a page of dashboards sends in one request.
 const PARAMETERS_MAX: usize = 1_000;
 /// Selectors in a request: each is tried on every series.
@@ -43,13 +46,7 @@ impl Asked {
         if is_post && kind.is_some_and(|kind| !is_form(kind)) {
             return Err(Failure::new(Kind::Unsupported, format!("the body of a POST is of type {FORM}")));
         }
-        let form = match is_post {
-            false => Vec::new(),
-            true => to_bytes(request.into_body(), FORM_BYTES_MAX).await.map(Vec::from).map_err(|_| {
-                let why = format!("the form is cut short, or longer than {FORM_BYTES_MAX} bytes");
-                Failure::new(Kind::TooLarge, why)
-            })?,
-        };
+        let form = if is_post { form(request.into_body()).await? } else { Vec::new() };
         let pairs = form_urlencoded::parse(&form).chain(form_urlencoded::parse(url.as_bytes()));
         let pairs: Vec<(String, String)> = pairs
             .take(PARAMETERS_MAX + 1)
@@ -127,6 +124,26 @@ impl Asked {
         }
         Ok((start.minus(Duration::from_millis(1)), end))
     }
+}
+
+/// Reads a form. One that is too long is read on for a while and forgotten: who is still writing does not see why the
+/// connection ends.
+async fn form(mut body: Body) -> Result<Vec<u8>, Failure> {
+    let (mut form, mut length) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::new(Kind::BadData, "the form is cut short"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        if length <= FORM_BYTES_MAX {
+            form.extend_from_slice(&data);
+        } else if FORGOTTEN_BYTES_MAX < length {
+            break;
+        }
+    }
+    if length <= FORM_BYTES_MAX {
+        return Ok(form);
+    }
+    Err(Failure::new(Kind::TooLarge, format!("the form is longer than {FORM_BYTES_MAX} bytes")))
 }
 
 /// Something wrong with a parameter.
@@ -207,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn forms_go_before_the_url_and_both_are_bounded() {
         let request = |method: &str, url: &str, body: String| {
-            Request::builder().method(method).uri(url).body(axum::body::Body::from(body)).unwrap()
+            Request::builder().method(method).uri(url).body(Body::from(body)).unwrap()
         };
         let read = async |method, url, body: &str| Asked::read(request(method, url, body.to_owned())).await;
         let asked =
@@ -229,8 +246,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_wrong_with_a_parameter_is_told_by_its_name() {
         let url = "/x?time=soon&step=1x&limit=-1&most=a&match[]=rate(up[5m])&start=10&end=5&empty=";
-        let asked =
-            Asked::read(Request::builder().uri(url).body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        let asked = Asked::read(Request::builder().uri(url).body(Body::empty()).unwrap()).await.unwrap();
         let now = Timestamp::from_millis(0);
         for (failure, text) in [
             (
