@@ -193,7 +193,8 @@ mod tests {
         assert!(places.wait("a").await.is_err(), "too many wait");
         assert!(places.wait("b").await.is_ok(), "others are not held up");
         drop(held.pop());
-        let got = waiting.remove(0).await.unwrap();
+        let soon = std::time::Duration::from_secs(30);
+        let got = tokio::time::timeout(soon, waiting.remove(0)).await.expect("a place is free").unwrap();
         drop((got, waiting, held));
         assert!(places.waiting_of.lock().unwrap().is_empty(), "who does not wait takes no memory");
         assert_eq!((places.all.available_permits(), places.waiting.available_permits()), (PLACES, WAITING));
