@@ -12,10 +12,6 @@ use tocsin_shared::supervise::Manager;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Queries and rows make many short-lived buffers: measured, half of the CPU time of the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What it says in a day at most: connections of ten thousand agents, and still nothing that fills a disk.
 const LOG_BYTES_A_DAY: u64 = 100 << 20;
 

@@ -6,10 +6,6 @@ use clap::Parser as _;
 use tocsin_cli::arguments::Arguments;
 use tocsin_cli::command;
 
-/// `tocsin up` is a collector, too, and queries and rows make many short-lived buffers: measured, half of the CPU time of the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // Credentials are in memory: no core dump. Where the kernel does not have it, the command runs all the same.
     nix::sys::prctl::set_dumpable(false).ok();

@@ -16,10 +16,6 @@ use tocsin_shared::time::Timestamp;
 use tocsin_tests::replay::{Host, Recording};
 use uuid::Uuid;
 
-/// As in the collector.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The sample store and the query engine over a recording.
 #[derive(Parser)]
 struct Arguments {
