@@ -357,12 +357,14 @@ async fn greedy_peers_get_their_share_and_no_more() -> anyhow::Result<()> {
         must_close("a ninth connection of one agent", ended.await)?;
     }
     // Strangers of one address: what is over its share is closed before any TLS.
-    let mut strangers = Vec::new();
+    let (mut strangers, begun) = (Vec::new(), Instant::now());
     for _ in 0..200 {
         strangers.push(raw::tls(&addresses.front, siege.front_tls()?).await.ok());
     }
     let inside = strangers.iter().flatten().count();
-    ensure!((1..=24).contains(&inside), "{inside} connections of one address were let in, 24 may be");
+    // Those that say nothing are closed after a second (`opening`), and others may come in their place.
+    let most = 24 * (1 + begun.elapsed().as_secs() as usize);
+    ensure!((1..=most).contains(&inside), "{inside} connections of one address were let in, {most} may be");
     let pid = siege.site.pid().context("it runs")?;
     let grown = resources::of(pid)?.resident_bytes.saturating_sub(siege.resident);
     ensure!(grown < MEMORY, "{grown} bytes are held for greedy peers");
