@@ -5,7 +5,7 @@
 
 use promql_parser::parser::Expr as Parsed;
 use tocsin_promql::{
-    Answer, EvalError, Expr, MatchOp, Options, Selector, SeriesPoints, Value, instant_with, range_with,
+    Answer, EvalError, Expr, Options, Selector, SeriesPoints, Value, instant_with, range_with,
 };
 use tocsin_shared::labels::Labels;
 use tocsin_shared::sample::is_stale;
@@ -14,7 +14,7 @@ use tocsin_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::samples::{SelectError, Store, View, Wanted};
+use crate::samples::{SelectError, Store, View, Wanted, equalities};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -108,10 +108,4 @@ pub(crate) fn newest(
         }
     }
     if stop() { Err(EvalError::Stopped.into()) } else { Ok(found) }
-}
-
-/// The labels and values that whatever a selector selects must have.
-fn equalities(selector: &Selector) -> Vec<(&str, &str)> {
-    let equal = selector.matchers.iter().filter(|m| m.op == MatchOp::Equal && !m.value.is_empty());
-    equal.map(|matcher| (&*matcher.name, &*matcher.value)).collect()
 }

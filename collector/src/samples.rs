@@ -60,6 +60,7 @@ pub use host::{SERIES_MAX, SampleError};
 pub use latest::VisitLatest;
 pub use select::SelectError;
 pub use series::{Visit, Wanted};
+pub(crate) use view::equalities;
 pub use view::{HostView, SELECT_SAMPLES_MAX, SelectorCache, View};
 pub use window::{DAY, WINDOW, Window};
 

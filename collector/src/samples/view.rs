@@ -310,7 +310,7 @@ impl Source for View<'_> {
 }
 
 /// The labels and values that whatever a selector selects must have.
-fn equalities(selector: &Selector) -> Vec<(&str, &str)> {
+pub(crate) fn equalities(selector: &Selector) -> Vec<(&str, &str)> {
     let equal =
         selector.matchers.iter().filter(|matcher| matcher.op == MatchOp::Equal && !matcher.value.is_empty());
     equal.map(|matcher| (&*matcher.name, &*matcher.value)).collect()

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tocsin_shared::tls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::raw;
@@ -37,21 +38,25 @@ impl Door {
             None => {
                 let stream = TcpStream::connect(&self.address).await?;
                 stream.set_nodelay(true)?;
-                let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                sender
+                begin(stream).await?
             }
             Some(authority) => {
                 let mut config = (*tls::trusting(authority, None)?).clone();
                 config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                let stream = raw::tls(&self.address, Arc::new(config)).await?;
-                let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-                tokio::spawn(connection);
-                sender
+                begin(raw::tls(&self.address, Arc::new(config)).await?).await?
             }
         };
         Ok(Client { sender, door: self.clone() })
     }
+}
+
+/// HTTP/1.1 over a stream; the connection lives as long as its sender.
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 impl Client {
